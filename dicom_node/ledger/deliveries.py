@@ -1,0 +1,256 @@
+"""Deliveries: result sets on their way to destinations, retried for days, in order per study.
+
+`dicom_node.deliverer` claims and finishes them; storage commitments that acceptors receive are entered here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from dicom_node.ledger.schema import commitment, delivery
+from dicom_node.states import DeliveryState
+from inference.findings import StudyUid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryRow:
+    """One delivery as the ledger knows it."""
+
+    id: int
+    result_set_id: int
+    study_uid: StudyUid
+    destination: str
+    state: DeliveryState
+    attempts: int
+    confirmations_asked: int
+    attempt_started_at: datetime | None
+    next_attempt_at: datetime | None
+    reason: str | None
+    created_at: datetime
+    sent_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommitmentRow:
+    """One storage commitment asked for; `committed` is None until the archive has answered."""
+
+    transaction_uid: str
+    delivery_id: int
+    requested_at: datetime
+    committed: frozenset[str] | None
+    failed: Mapping[str, str]
+
+
+def claim_due(tx: sa.Connection, destination: str, now: datetime, *, limit: int) -> tuple[DeliveryRow, ...]:
+    """Mark due deliveries of a destination as being attempted and return them, oldest first, one per study.
+
+    A study's later result waits until its earlier one has left or is refused, so that nothing overtakes.
+    """
+    earlier = delivery.alias("earlier")
+    overtakes = sa.exists().where(
+        earlier.c.study_uid == delivery.c.study_uid,
+        earlier.c.destination == delivery.c.destination,
+        earlier.c.id < delivery.c.id,
+        earlier.c.state == DeliveryState.PENDING,
+    )
+    open_states = (DeliveryState.PENDING, DeliveryState.SENT)
+    query = (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.destination == destination,
+            delivery.c.state.in_(open_states),
+            delivery.c.attempt_started_at.is_(None),
+            delivery.c.next_attempt_at.is_not(None),
+            delivery.c.next_attempt_at <= now,
+            sa.not_(overtakes),
+        )
+        .order_by(delivery.c.id)
+        .limit(limit)
+    )
+    if tx.dialect.name == "postgresql":
+        query = query.with_for_update(skip_locked=True)
+    ids = list(tx.execute(query).scalars())
+    if not ids:
+        return ()
+    tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=now))
+    rows = tx.execute(sa.select(delivery).where(delivery.c.id.in_(ids)).order_by(delivery.c.id))
+    return tuple(map(_row, rows))
+
+
+def set_sent(tx: sa.Connection, delivery_id: int, *, at: datetime, ask_again_at: datetime | None, reason: str) -> None:
+    """The destination took every object; `ask_again_at` is when to confirm, None when nothing can confirm."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id)
+        .values(
+            state=DeliveryState.SENT,
+            attempts=delivery.c.attempts + 1,
+            confirmations_asked=0,
+            attempt_started_at=None,
+            next_attempt_at=ask_again_at,
+            sent_at=at,
+            reason=reason or None,
+            finished_at=None if ask_again_at else at,
+        )
+    )
+
+
+def set_confirmed(tx: sa.Connection, delivery_id: int, *, at: datetime, how: str) -> None:
+    """The destination committed to the objects or shows them."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id)
+        .values(
+            state=DeliveryState.CONFIRMED, attempt_started_at=None, next_attempt_at=None, finished_at=at, reason=how
+        )
+    )
+
+
+def set_unconfirmed(tx: sa.Connection, delivery_id: int, *, ask_again_at: datetime, reason: str) -> None:
+    """Not there yet: ask again later."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id)
+        .values(
+            attempt_started_at=None,
+            next_attempt_at=ask_again_at,
+            reason=reason,
+            confirmations_asked=delivery.c.confirmations_asked + 1,
+        )
+    )
+
+
+def set_retry(tx: sa.Connection, delivery_id: int, *, next_attempt_at: datetime, reason: str) -> None:
+    """The attempt failed for a passing reason, or what was sent is not there: send again later."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id)
+        .values(
+            state=DeliveryState.PENDING,
+            attempts=delivery.c.attempts + 1,
+            attempt_started_at=None,
+            next_attempt_at=next_attempt_at,
+            reason=reason,
+        )
+    )
+
+
+def set_failed(tx: sa.Connection, delivery_id: int, *, at: datetime, reason: str) -> None:
+    """The destination refuses for good; a person may retry."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id)
+        .values(
+            state=DeliveryState.FAILED,
+            attempts=delivery.c.attempts + 1,
+            attempt_started_at=None,
+            next_attempt_at=None,
+            finished_at=at,
+            reason=reason,
+        )
+    )
+
+
+def put_off(tx: sa.Connection, ids: Sequence[int], *, until: datetime) -> None:
+    """Give claimed deliveries back untried: the destination's circuit is open."""
+    tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=None, next_attempt_at=until))
+
+
+def release_attempts(tx: sa.Connection) -> int:
+    """Attempts that a stopped node left under way are due again at once."""
+    return tx.execute(
+        delivery.update().where(delivery.c.attempt_started_at.is_not(None)).values(attempt_started_at=None)
+    ).rowcount
+
+
+def make_due(tx: sa.Connection, now: datetime, *, study_uid: StudyUid | None, destination: str | None) -> int:
+    """A person wants failed and waiting deliveries tried again now."""
+    again = (DeliveryState.FAILED, DeliveryState.PENDING)
+    query = delivery.update().where(delivery.c.state.in_(again))
+    if study_uid is not None:
+        query = query.where(delivery.c.study_uid == study_uid)
+    if destination is not None:
+        query = query.where(delivery.c.destination == destination)
+    return tx.execute(query.values(state=DeliveryState.PENDING, next_attempt_at=now, finished_at=None)).rowcount
+
+
+def of_result_set(tx: sa.Connection, result_set_id: int) -> tuple[DeliveryRow, ...]:
+    """Deliveries of one result set."""
+    query = sa.select(delivery).where(delivery.c.result_set_id == result_set_id).order_by(delivery.c.id)
+    return tuple(map(_row, tx.execute(query)))
+
+
+def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[DeliveryRow, ...]:
+    """All deliveries of a study, oldest first."""
+    query = sa.select(delivery).where(delivery.c.study_uid == study_uid).order_by(delivery.c.id)
+    return tuple(map(_row, tx.execute(query)))
+
+
+def under_way(tx: sa.Connection) -> tuple[DeliveryRow, ...]:
+    """Deliveries being attempted now."""
+    return tuple(map(_row, tx.execute(sa.select(delivery).where(delivery.c.attempt_started_at.is_not(None)))))
+
+
+def count_by_state(tx: sa.Connection) -> dict[tuple[str, DeliveryState], int]:
+    """How many deliveries are in each state, per destination."""
+    rows = tx.execute(
+        sa.select(delivery.c.destination, delivery.c.state, sa.func.count()).group_by(
+            delivery.c.destination, delivery.c.state
+        )
+    )
+    return {(destination, DeliveryState(state)): count for destination, state, count in rows}
+
+
+def register_commitment(tx: sa.Connection, transaction_uid: str, delivery_id: int, at: datetime) -> None:
+    """Entered before the request leaves: the archive's answer may come before the request's own response."""
+    tx.execute(commitment.insert().values(transaction_uid=transaction_uid, delivery_id=delivery_id, requested_at=at))
+
+
+def answer_commitment(
+    tx: sa.Connection, transaction_uid: str, *, committed: Sequence[str], failed: Mapping[str, str], at: datetime
+) -> bool:
+    """The archive answered; its delivery is due for a look now. False for a transaction nobody asked for."""
+    changed = tx.execute(
+        commitment.update()
+        .where(commitment.c.transaction_uid == transaction_uid)
+        .values(answered_at=at, committed=list(committed), failed=dict(failed))
+    )
+    of_transaction = sa.select(commitment.c.delivery_id).where(commitment.c.transaction_uid == transaction_uid)
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id.in_(of_transaction), delivery.c.state == DeliveryState.SENT)
+        .values(next_attempt_at=at)
+    )
+    return changed.rowcount == 1
+
+
+def newest_commitment(tx: sa.Connection, delivery_id: int) -> CommitmentRow | None:
+    """The commitment asked for last for this delivery."""
+    query = (
+        sa.select(commitment)
+        .where(commitment.c.delivery_id == delivery_id)
+        .order_by(commitment.c.requested_at.desc())
+        .limit(1)
+    )
+    row = tx.execute(query).first()
+    if row is None:
+        return None
+    return CommitmentRow(
+        transaction_uid=row.transaction_uid,
+        delivery_id=row.delivery_id,
+        requested_at=row.requested_at,
+        committed=frozenset(row.committed) if row.committed is not None else None,
+        failed=row.failed or {},
+    )
+
+
+def _row(row: sa.Row[tuple[object, ...]]) -> DeliveryRow:
+    values = row._mapping
+    return DeliveryRow(
+        **{**{name: values[name] for name in DeliveryRow.__slots__}, "state": DeliveryState(values["state"])}
+    )

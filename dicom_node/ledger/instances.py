@@ -1,0 +1,246 @@
+"""Stored instances: recorded by the acceptors, indexed by the coordinator, read by whoever needs pixels.
+
+`record` is the commit before a C-STORE is answered with success. What header facts mean is `dicom_node.facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from dicom_node.facts import InstanceFacts
+from dicom_node.ledger import events
+from dicom_node.ledger.schema import instance, study
+from dicom_node.states import InstanceState, Stage, StudyState
+from dicom_node.study import NewInstance, Recorded, RecordedKind
+from inference.findings import SeriesUid, SopUid, StudyUid
+from inference.refusals import Refusal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredInstance:
+    """One stored instance as the ledger knows it; `path` is below the store's root, None once evicted."""
+
+    id: int
+    study_uid: StudyUid
+    series_uid: SeriesUid
+    sop_instance_uid: SopUid
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    size_bytes: int
+    path: str | None
+    calling_ae: str
+    called_ae: str
+    received_at: datetime
+    is_current: bool
+    state: InstanceState
+    reason: str | None
+    detail: str | None
+    facts: InstanceFacts | None
+
+
+def is_duplicate(tx: sa.Connection, study_uid: StudyUid, sop_instance_uid: SopUid, sha256: str) -> bool:
+    """Whether the same bytes under the same UID are stored already."""
+    query = sa.select(instance.c.id).where(
+        instance.c.sop_instance_uid == sop_instance_uid,
+        instance.c.study_uid == study_uid,
+        instance.c.sha256 == sha256,
+    )
+    return tx.execute(query).first() is not None
+
+
+def record(tx: sa.Connection, new: NewInstance) -> Recorded:
+    """Enter one durable instance and wake its study; a duplicate is counted and changes nothing else."""
+    same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
+    _lock_study(tx, new)
+    counted = tx.execute(
+        instance.update()
+        .where(same, instance.c.sha256 == new.sha256)
+        .values(times_received=instance.c.times_received + 1)
+    )
+    if counted.rowcount:
+        return Recorded(kind=RecordedKind.DUPLICATE)
+    replaced = tx.execute(instance.update().where(same, instance.c.is_current).values(is_current=False)).rowcount
+    tx.execute(
+        instance.insert().values(
+            study_uid=new.study_uid,
+            series_uid=new.series_uid,
+            sop_instance_uid=new.sop_instance_uid,
+            sop_class_uid=new.sop_class_uid,
+            transfer_syntax_uid=new.transfer_syntax_uid,
+            sha256=new.sha256,
+            size_bytes=new.size_bytes,
+            path=new.relative_path,
+            calling_ae=new.calling_ae,
+            called_ae=new.called_ae,
+            peer_address=new.peer_address,
+            received_at=new.received_at,
+            is_current=True,
+            state=InstanceState.STORED,
+        )
+    )
+    _wake_study(tx, new)
+    if replaced:
+        events.add(
+            tx,
+            new.study_uid,
+            at=new.received_at,
+            stage=Stage.RECEIVE,
+            what="an instance came again with other bytes; both are kept, the newest is current",
+            detail=f"SOP Instance UID {new.sop_instance_uid}",
+        )
+    return Recorded(kind=RecordedKind.REVISED if replaced else RecordedKind.NEW)
+
+
+def _lock_study(tx: sa.Connection, new: NewInstance) -> None:
+    """Create the study's row if it is not there; on PostgreSQL hold it, so that two acceptors take turns."""
+    values = {
+        "study_uid": new.study_uid,
+        "state": StudyState.RECEIVING,
+        "revision": 1,
+        "calling_ae": new.calling_ae,
+        "first_received_at": new.received_at,
+        "last_received_at": new.received_at,
+        "revision_started_at": new.received_at,
+        "look_at": new.received_at,
+    }
+    created: sa.CursorResult[tuple[str]]
+    if tx.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+        created = tx.execute(sqlite_insert(study).values(values).on_conflict_do_nothing())
+    else:
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        created = tx.execute(postgresql_insert(study).values(values).on_conflict_do_nothing())
+        tx.execute(sa.select(study.c.study_uid).where(study.c.study_uid == new.study_uid).with_for_update())
+    if created.rowcount:
+        events.add(
+            tx,
+            new.study_uid,
+            at=new.received_at,
+            stage=Stage.RECEIVE,
+            what="first instance received",
+            detail=f"from {new.calling_ae} to {new.called_ae}",
+            revision=1,
+        )
+
+
+def _wake_study(tx: sa.Connection, new: NewInstance) -> None:
+    """A new instance makes a settled study a study being received again, in its next revision."""
+    settled = study.c.state != StudyState.RECEIVING
+    reopened = tx.execute(
+        study.update()
+        .where(study.c.study_uid == new.study_uid, settled)
+        .values(
+            state=StudyState.RECEIVING,
+            revision=study.c.revision + 1,
+            revision_started_at=new.received_at,
+            completed_at=None,
+        )
+    ).rowcount
+    tx.execute(
+        study.update()
+        .where(study.c.study_uid == new.study_uid)
+        .values(last_received_at=new.received_at, look_at=new.received_at, calling_ae=new.calling_ae)
+    )
+    if reopened:
+        events.add(
+            tx,
+            new.study_uid,
+            at=new.received_at,
+            stage=Stage.RECEIVE,
+            what="a late instance opens a new revision",
+            detail=f"from {new.calling_ae}",
+        )
+
+
+def to_index(tx: sa.Connection, *, limit: int) -> tuple[StoredInstance, ...]:
+    """Stored instances whose header has not been read, oldest first."""
+    query = sa.select(instance).where(instance.c.state == InstanceState.STORED).order_by(instance.c.id).limit(limit)
+    return tuple(map(_stored, tx.execute(query)))
+
+
+def set_indexed(tx: sa.Connection, instance_id: int, facts: InstanceFacts) -> None:
+    """The header was read and the instance can be analysed."""
+    tx.execute(
+        instance.update()
+        .where(instance.c.id == instance_id)
+        .values(state=InstanceState.INDEXED, facts=facts.to_json(), reason=None, detail=None)
+    )
+
+
+def set_aside(
+    tx: sa.Connection, instance_id: int, state: InstanceState, refusal: Refusal, facts: InstanceFacts | None
+) -> None:
+    """The instance cannot be analysed, for a named reason."""
+    tx.execute(
+        instance.update()
+        .where(instance.c.id == instance_id)
+        .values(
+            state=state,
+            reason=refusal.reason,
+            detail=refusal.detail,
+            facts=facts.to_json() if facts else None,
+        )
+    )
+
+
+def of_study(tx: sa.Connection, study_uid: StudyUid, *, only_current: bool = True) -> tuple[StoredInstance, ...]:
+    """Instances of a study in order of arrival."""
+    query = sa.select(instance).where(instance.c.study_uid == study_uid).order_by(instance.c.id)
+    if only_current:
+        query = query.where(instance.c.is_current)
+    return tuple(map(_stored, tx.execute(query)))
+
+
+def by_ids(tx: sa.Connection, ids: Sequence[int]) -> tuple[StoredInstance, ...]:
+    """Instances by their row ids, in the order of `ids`."""
+    found: dict[int, StoredInstance] = {}
+    for start in range(0, len(ids), 500):
+        rows = tx.execute(sa.select(instance).where(instance.c.id.in_(ids[start : start + 500])))
+        found.update((stored.id, stored) for stored in map(_stored, rows))
+    return tuple(found[row_id] for row_id in ids if row_id in found)
+
+
+def known_paths(tx: sa.Connection) -> frozenset[str]:
+    """Every path that a row names; the start-up scan compares them with the files."""
+    return frozenset(tx.execute(sa.select(instance.c.path).where(instance.c.path.is_not(None))).scalars())
+
+
+def count_by_state(tx: sa.Connection) -> dict[InstanceState, int]:
+    """How many instances are in each state."""
+    rows = tx.execute(sa.select(instance.c.state, sa.func.count()).group_by(instance.c.state))
+    return {InstanceState(state): count for state, count in rows}
+
+
+def forget_files(tx: sa.Connection, ids: Iterable[int]) -> None:
+    """The files of these instances were evicted; the rows stay."""
+    tx.execute(instance.update().where(instance.c.id.in_(list(ids))).values(path=None))
+
+
+def _stored(row: sa.Row[tuple[object, ...]]) -> StoredInstance:
+    values = row._mapping
+    return StoredInstance(
+        id=values["id"],
+        study_uid=values["study_uid"],
+        series_uid=values["series_uid"],
+        sop_instance_uid=values["sop_instance_uid"],
+        sop_class_uid=values["sop_class_uid"],
+        transfer_syntax_uid=values["transfer_syntax_uid"],
+        sha256=values["sha256"],
+        size_bytes=values["size_bytes"],
+        path=values["path"],
+        calling_ae=values["calling_ae"],
+        called_ae=values["called_ae"],
+        received_at=values["received_at"],
+        is_current=values["is_current"],
+        state=InstanceState(values["state"]),
+        reason=values["reason"],
+        detail=values["detail"],
+        facts=InstanceFacts.from_json(values["facts"]) if values["facts"] is not None else None,
+    )

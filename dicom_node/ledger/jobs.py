@@ -1,0 +1,392 @@
+"""Jobs: one model on one study revision, claimed by lease, committed stage by stage.
+
+The coordinator adds them, workers claim and finish them, the supervisor gives back what a dead worker held. A worker
+whose lease has gone to another finds out at its next commit, because every change names the lease's owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from dicom_node.ledger.schema import job
+from dicom_node.states import JobStage, JobState
+from inference.findings import Findings, StudyUid
+from inference.refusals import Reason, Refusal
+
+MAX_ATTEMPTS = 3  # a job that ended its worker so often is poison
+MAX_INTERRUPTIONS = 20  # whole-node stops do not count as attempts, but not for ever
+
+
+class LeaseLost(Exception):
+    """Another worker holds this job now; what this one did for it is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """A job to be queued."""
+
+    study_uid: StudyUid
+    revision: int
+    model_name: str
+    model_version: str
+    route: str
+    destinations: tuple[str, ...]
+    instance_ids: tuple[int, ...]
+    sources_digest: str
+    incomplete: bool
+    priority: int
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job as the ledger knows it. `refusal` set while queued: nothing to infer, the reason is to be written."""
+
+    id: int
+    study_uid: StudyUid
+    revision: int
+    model_name: str
+    model_version: str
+    route: str
+    destinations: tuple[str, ...]
+    instance_ids: tuple[int, ...]
+    sources_digest: str
+    incomplete: bool
+    priority: int
+    state: JobState
+    stage: JobStage | None
+    stage_at: datetime | None
+    attempts: int
+    interruptions: int
+    max_batch: int | None
+    device: str | None
+    queued_at: datetime
+    finished_at: datetime | None
+    lease_owner: str | None
+    inputs_digest: str | None
+    findings: Findings | None
+    content_time: datetime | None
+    refusal: Refusal | None
+    timings_s: Mapping[str, float]
+
+    @property
+    def reference(self) -> str:
+        """``name@version`` of the model."""
+        return f"{self.model_name}@{self.model_version}"
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether it once ended its worker: then it shares neither batch nor process with other studies."""
+        return self.attempts > 1 or self.interruptions > MAX_ATTEMPTS
+
+
+def add(tx: sa.Connection, new: NewJob, now: datetime) -> None:
+    """Queue a job."""
+    tx.execute(
+        job.insert().values(
+            study_uid=new.study_uid,
+            revision=new.revision,
+            model_name=new.model_name,
+            model_version=new.model_version,
+            route=new.route,
+            destinations=list(new.destinations),
+            instance_ids=list(new.instance_ids),
+            sources_digest=new.sources_digest,
+            incomplete=new.incomplete,
+            priority=new.priority,
+            state=JobState.QUEUED,
+            queued_at=now,
+            refusal_reason=new.refusal.reason if new.refusal else None,
+            refusal_detail=new.refusal.detail if new.refusal else None,
+        )
+    )
+
+
+def claim(
+    tx: sa.Connection,
+    *,
+    owner: str,
+    now: datetime,
+    lease_s: float,
+    limit: int,
+    ageing_s: float,
+    alone: bool,
+    models: Sequence[str] | None = None,
+) -> tuple[Job, ...]:
+    """Take up to `limit` queued jobs: urgent first, and one step of priority gained per `ageing_s` of waiting.
+
+    The attempt is counted here, before the work. With `alone`, takes at most one job that once ended its worker, and
+    nothing else; without, leaves those.
+    """
+    waited_us = sa.type_coerce(now, job.c.queued_at.type) - job.c.queued_at
+    rank = job.c.priority + sa.cast(waited_us, sa.Float) / (ageing_s * 1e6)
+    once_failed = sa.or_(job.c.attempts > 0, job.c.interruptions > MAX_ATTEMPTS)
+    query = (
+        sa.select(job.c.id)
+        .where(job.c.state == JobState.QUEUED, once_failed if alone else sa.not_(once_failed))
+        .order_by(rank.desc(), job.c.id)
+        .limit(1 if alone else limit)
+    )
+    if models is not None:
+        query = query.where(job.c.model_name.in_(models))
+    if tx.dialect.name == "postgresql":
+        query = query.with_for_update(skip_locked=True)
+    ids = list(tx.execute(query).scalars())
+    if not ids:
+        return ()
+    tx.execute(
+        job.update()
+        .where(job.c.id.in_(ids), job.c.state == JobState.QUEUED)
+        .values(
+            state=JobState.RUNNING,
+            stage=JobStage.CLAIMED,
+            stage_at=now,
+            attempts=job.c.attempts + 1,
+            lease_owner=owner,
+            lease_until=now + timedelta(seconds=lease_s),
+        )
+    )
+    rows = tx.execute(sa.select(job).where(job.c.id.in_(ids), job.c.lease_owner == owner))
+    found = {row.id: _row(row) for row in rows}
+    return tuple(found[job_id] for job_id in ids if job_id in found)
+
+
+def extend_leases(tx: sa.Connection, *, owner: str, until: datetime) -> None:
+    """The worker lives: its leases run on."""
+    tx.execute(
+        job.update().where(job.c.lease_owner == owner, job.c.state == JobState.RUNNING).values(lease_until=until)
+    )
+
+
+def set_stage(tx: sa.Connection, job_id: int, *, owner: str, stage: JobStage, at: datetime) -> None:
+    """The job enters its next stage.
+
+    Raises
+    ------
+    LeaseLost
+        If another worker holds the job.
+    """
+    _change(tx, job_id, owner, stage=stage, stage_at=at)
+
+
+def commit_findings(
+    tx: sa.Connection,
+    job_id: int,
+    *,
+    owner: str,
+    inputs_digest: str | None,
+    findings: Findings | None,
+    refusal: Refusal | None,
+    content_time: datetime,
+    timings_s: Mapping[str, float],
+    at: datetime,
+) -> None:
+    """What the model said, or why it did not; a retry encodes exactly this with exactly this content time.
+
+    Raises
+    ------
+    LeaseLost
+        If another worker holds the job.
+    """
+    _change(
+        tx,
+        job_id,
+        owner,
+        stage=JobStage.ENCODE,
+        stage_at=at,
+        inputs_digest=inputs_digest,
+        findings=findings.to_json() if findings else None,
+        findings_digest=findings.digest if findings else None,
+        refusal_reason=refusal.reason if refusal else None,
+        refusal_detail=refusal.detail if refusal else None,
+        content_time=content_time,
+        timings_s=dict(timings_s),
+    )
+
+
+def finish(
+    tx: sa.Connection,
+    job_id: int,
+    *,
+    owner: str,
+    state: JobState,
+    at: datetime,
+    timings_s: Mapping[str, float],
+    refusal: Refusal | None = None,
+) -> None:
+    """The job has ended.
+
+    Raises
+    ------
+    LeaseLost
+        If another worker holds the job.
+    """
+    values: dict[str, object] = {"state": state, "finished_at": at, "timings_s": dict(timings_s)}
+    if refusal:
+        values |= {"refusal_reason": refusal.reason, "refusal_detail": refusal.detail}
+    _change(tx, job_id, owner, stage=None, lease_owner=None, lease_until=None, **values)
+
+
+def put_back(tx: sa.Connection, job_id: int, *, owner: str, max_batch: int | None, device: str | None) -> None:
+    """Queue the job again after its worker ran out of device memory: smaller batch, then the CPU.
+
+    Raises
+    ------
+    LeaseLost
+        If another worker holds the job.
+    """
+    _change(
+        tx,
+        job_id,
+        owner,
+        state=JobState.QUEUED,
+        stage=None,
+        lease_owner=None,
+        lease_until=None,
+        max_batch=max_batch,
+        device=device,
+    )
+
+
+def _change(tx: sa.Connection, job_id: int, owner: str, **values: object) -> None:
+    mine = (job.c.id == job_id, job.c.lease_owner == owner, job.c.state == JobState.RUNNING)
+    if tx.execute(job.update().where(*mine).values(**values)).rowcount != 1:
+        raise LeaseLost(f"job {job_id} is no longer held by {owner}")
+
+
+def release(tx: sa.Connection, *, owner_prefix: str, interrupted: bool) -> int:
+    """Queue again what owners with this prefix held.
+
+    With `interrupted` (the whole node stopped) the attempt is not held against the study; else (its worker alone died)
+    it is.
+    """
+    mine = (job.c.state == JobState.RUNNING, job.c.lease_owner.startswith(owner_prefix, autoescape=True))
+    return _queue_again(tx, mine, interrupted)
+
+
+def release_expired(tx: sa.Connection, now: datetime) -> int:
+    """Queue again what workers held whose lease has run out; counts as an attempt."""
+    return _queue_again(tx, (job.c.state == JobState.RUNNING, job.c.lease_until < now), interrupted=False)
+
+
+def _queue_again(tx: sa.Connection, which: Sequence[sa.ColumnElement[bool]], interrupted: bool) -> int:
+    values: dict[str, object] = {
+        "state": JobState.QUEUED,
+        "stage": None,
+        "lease_owner": None,
+        "lease_until": None,
+    }
+    if interrupted:
+        values |= {"attempts": job.c.attempts - 1, "interruptions": job.c.interruptions + 1}
+    return tx.execute(job.update().where(*which).values(**values)).rowcount
+
+
+def poisonous(tx: sa.Connection) -> tuple[Job, ...]:
+    """Queued jobs that have ended their worker too often; they get no further attempt."""
+    too_often = sa.or_(job.c.attempts >= MAX_ATTEMPTS, job.c.interruptions >= MAX_INTERRUPTIONS)
+    query = sa.select(job).where(job.c.state == JobState.QUEUED, too_often, job.c.refusal_reason.is_(None))
+    return tuple(map(_row, tx.execute(query)))
+
+
+def mark_poison(tx: sa.Connection, job_id: int) -> None:
+    """Give a poisonous job its refusal; a worker then writes the reason without touching the images again."""
+    tx.execute(
+        job.update()
+        .where(job.c.id == job_id, job.c.state == JobState.QUEUED)
+        .values(
+            refusal_reason=Reason.POISON,
+            refusal_detail="processing ended its worker or exceeded its limits repeatedly",
+            attempts=0,
+            interruptions=0,
+        )
+    )
+
+
+def running(tx: sa.Connection) -> tuple[Job, ...]:
+    """Jobs that a worker holds now."""
+    return tuple(map(_row, tx.execute(sa.select(job).where(job.c.state == JobState.RUNNING))))
+
+
+def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
+    """All jobs of a study, oldest first."""
+    return tuple(map(_row, tx.execute(sa.select(job).where(job.c.study_uid == study_uid).order_by(job.c.id))))
+
+
+def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:
+    """The newest job of this model on this study that gave a result of its own: succeeded or rejected."""
+    query = (
+        sa.select(job)
+        .where(
+            job.c.study_uid == study_uid,
+            job.c.model_name == model_name,
+            job.c.state.in_((JobState.SUCCEEDED, JobState.REJECTED)),
+        )
+        .order_by(job.c.id.desc())
+        .limit(1)
+    )
+    row = tx.execute(query).first()
+    return _row(row) if row else None
+
+
+def withdraw_queued(tx: sa.Connection, study_uid: StudyUid, before_revision: int) -> int:
+    """Drop jobs of older revisions that no worker has begun: the newer revision makes them pointless."""
+    return tx.execute(
+        job.delete().where(
+            job.c.study_uid == study_uid, job.c.revision < before_revision, job.c.state == JobState.QUEUED
+        )
+    ).rowcount
+
+
+def queue_again(tx: sa.Connection, job_id: int, now: datetime) -> bool:
+    """A person wants this ended job done again; its sources are read afresh."""
+    ended = (JobState.FAILED, JobState.REJECTED)
+    changed = tx.execute(
+        job.update()
+        .where(job.c.id == job_id, job.c.state.in_(ended))
+        .values(
+            state=JobState.QUEUED,
+            stage=None,
+            attempts=0,
+            interruptions=0,
+            refusal_reason=None,
+            refusal_detail=None,
+            findings=None,
+            findings_digest=None,
+            content_time=None,
+            finished_at=None,
+            max_batch=None,
+            device=None,
+            queued_at=now,
+        )
+    )
+    return changed.rowcount == 1
+
+
+def count_by_state(tx: sa.Connection) -> dict[JobState, int]:
+    """How many jobs are in each state."""
+    rows = tx.execute(sa.select(job.c.state, sa.func.count()).group_by(job.c.state))
+    return {JobState(state): count for state, count in rows}
+
+
+def _row(row: sa.Row[tuple[object, ...]]) -> Job:
+    values = row._mapping
+    plain = {name: values[name] for name in Job.__slots__ if name in values}
+    refusal = None
+    if values["refusal_reason"]:
+        refusal = Refusal(reason=Reason(values["refusal_reason"]), detail=values["refusal_detail"] or "")
+    return Job(
+        **{
+            **plain,
+            "destinations": tuple(values["destinations"]),
+            "instance_ids": tuple(values["instance_ids"]),
+            "state": JobState(values["state"]),
+            "stage": JobStage(values["stage"]) if values["stage"] else None,
+            "findings": Findings.from_json(values["findings"]) if values["findings"] else None,
+            "refusal": refusal,
+            "timings_s": values["timings_s"] or {},
+        }
+    )

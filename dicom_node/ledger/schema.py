@@ -1,0 +1,200 @@
+"""The ledger's tables. Times are UTC microseconds since 1970 (one type on both databases, exact and sortable).
+
+Read by the query modules beside this one and by the migrations; states are those of `dicom_node.states`. Rows hold
+identifiers and decisions, no patient's name.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as whole microseconds since 1970."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        """Microseconds of an aware datetime."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        """The datetime of stored microseconds."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata = sa.MetaData()
+_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("study_uid", sa.Text, nullable=False),
+    sa.Column("series_uid", sa.Text, nullable=False),
+    sa.Column("sop_instance_uid", sa.Text, nullable=False),
+    sa.Column("sop_class_uid", sa.Text, nullable=False),
+    sa.Column("transfer_syntax_uid", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.Text, nullable=True),  # null once the file is evicted
+    sa.Column("calling_ae", sa.Text, nullable=False),
+    sa.Column("called_ae", sa.Text, nullable=False),
+    sa.Column("peer_address", sa.Text, nullable=False),
+    sa.Column("received_at", UtcTime, nullable=False),
+    sa.Column("is_current", sa.Boolean, nullable=False),  # false: another instance with the same UID came later
+    sa.Column("times_received", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("detail", sa.Text, nullable=True),
+    sa.Column("facts", sa.JSON, nullable=True),
+    sa.UniqueConstraint("sop_instance_uid", "study_uid", "sha256", name="instance_once"),
+)
+sa.Index("instance_by_study", instance.c.study_uid, instance.c.is_current)
+sa.Index("instance_by_state", instance.c.state)
+
+study = sa.Table(
+    "study",
+    metadata,
+    sa.Column("study_uid", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("calling_ae", sa.Text, nullable=False),
+    sa.Column("first_received_at", UtcTime, nullable=False),
+    sa.Column("last_received_at", UtcTime, nullable=False),
+    sa.Column("revision_started_at", UtcTime, nullable=False),
+    sa.Column("look_at", UtcTime, nullable=True),  # when assembly looks again; null: nothing to decide
+    sa.Column("waiting_for", sa.Text, nullable=True),
+    sa.Column("completed_at", UtcTime, nullable=True),
+    sa.Column("outcome", sa.Text, nullable=True),
+    sa.Column("outcome_reason", sa.Text, nullable=True),
+    sa.Column("outcome_detail", sa.Text, nullable=True),
+    sa.Column("outcome_at", UtcTime, nullable=True),
+    sa.Column("retracted_at", UtcTime, nullable=True),
+)
+sa.Index("study_to_look_at", study.c.look_at)
+
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("study_uid", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+)
+sa.Index("event_by_study", event.c.study_uid, event.c.id)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("study_uid", sa.Text, sa.ForeignKey("study.study_uid"), nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("route", sa.Text, nullable=False),
+    sa.Column("destinations", sa.JSON, nullable=False),
+    sa.Column("instance_ids", sa.JSON, nullable=False),
+    sa.Column("sources_digest", sa.Text, nullable=False),  # over the stored bytes: equal sources need no job
+    sa.Column("incomplete", sa.Boolean, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=True),
+    sa.Column("stage_at", UtcTime, nullable=True),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("interruptions", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("max_batch", sa.Integer, nullable=True),
+    sa.Column("device", sa.Text, nullable=True),  # set to cpu after the accelerator failed this job
+    sa.Column("queued_at", UtcTime, nullable=False),
+    sa.Column("finished_at", UtcTime, nullable=True),
+    sa.Column("lease_owner", sa.Text, nullable=True),
+    sa.Column("lease_until", UtcTime, nullable=True),
+    sa.Column("inputs_digest", sa.Text, nullable=True),
+    sa.Column("findings", sa.Text, nullable=True),
+    sa.Column("findings_digest", sa.Text, nullable=True),
+    sa.Column("content_time", UtcTime, nullable=True),
+    sa.Column("refusal_reason", sa.Text, nullable=True),
+    sa.Column("refusal_detail", sa.Text, nullable=True),
+    sa.Column("timings_s", sa.JSON, nullable=True),
+    sa.UniqueConstraint("study_uid", "revision", "model_name", name="job_once_per_revision"),
+)
+sa.Index("job_by_state", job.c.state, job.c.priority, job.c.queued_at)
+sa.Index("job_by_study", job.c.study_uid, job.c.revision)
+
+result_set = sa.Table(
+    "result_set",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("job_id", _id, sa.ForeignKey("job.id"), nullable=False),
+    sa.Column("study_uid", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("profile", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # result | retraction
+    sa.Column("is_current", sa.Boolean, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+)
+sa.Index(
+    "result_set_one_current",
+    result_set.c.study_uid,
+    result_set.c.model_name,
+    result_set.c.profile,
+    unique=True,
+    sqlite_where=result_set.c.is_current,
+    postgresql_where=result_set.c.is_current,
+)
+
+result_object = sa.Table(
+    "result_object",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("result_set_id", _id, sa.ForeignKey("result_set.id"), nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("study_uid", sa.Text, nullable=False),
+    sa.Column("series_uid", sa.Text, nullable=False),
+    sa.Column("sop_class_uid", sa.Text, nullable=False),
+    sa.Column("sop_instance_uid", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("result_set_id", "sop_instance_uid", name="result_object_once"),
+)
+sa.Index("result_object_by_uid", result_object.c.sop_instance_uid)
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("result_set_id", _id, sa.ForeignKey("result_set.id"), nullable=False),
+    sa.Column("study_uid", sa.Text, nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("confirmations_asked", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempt_started_at", UtcTime, nullable=True),  # not null while an attempt is under way
+    sa.Column("next_attempt_at", UtcTime, nullable=True),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("sent_at", UtcTime, nullable=True),
+    sa.Column("finished_at", UtcTime, nullable=True),
+    sa.UniqueConstraint("result_set_id", "destination", name="delivery_once"),
+)
+sa.Index("delivery_due", delivery.c.destination, delivery.c.state, delivery.c.next_attempt_at)
+sa.Index("delivery_by_study", delivery.c.study_uid)
+
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("transaction_uid", sa.Text, primary_key=True),
+    sa.Column("delivery_id", _id, sa.ForeignKey("delivery.id"), nullable=False),
+    sa.Column("requested_at", UtcTime, nullable=False),
+    sa.Column("answered_at", UtcTime, nullable=True),
+    sa.Column("committed", sa.JSON, nullable=True),
+    sa.Column("failed", sa.JSON, nullable=True),
+)

@@ -1,0 +1,72 @@
+"""The states of everything the ledger keeps, one enumeration each, as `docs/glossary.md` explains them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class InstanceState(StrEnum):
+    """What is known of a stored instance."""
+
+    STORED = "stored"  # bytes are safe; the header has not been read yet
+    INDEXED = "indexed"  # the header is read, the instance can be analysed
+    NOT_ANALYSABLE = "not_analysable"  # readable, but nothing to analyse: report, own result, secondary capture
+    QUARANTINED = "quarantined"  # unreadable or contradictory: set aside with its reason
+
+
+class StudyState(StrEnum):
+    """Whether a study is whole."""
+
+    RECEIVING = "receiving"  # images may still come
+    COMPLETE = "complete"  # whole by rule
+    INCOMPLETE = "incomplete"  # its deadline passed with images missing
+
+
+class Outcome(StrEnum):
+    """How a study ended; every study ends in exactly one."""
+
+    ANALYSED = "analysed"  # at least one model has spoken
+    NOT_ANALYSED = "not_analysed"  # a model was meant for it and could not, for a named reason
+    NO_ROUTE = "no_route"  # no rule, or no installed model
+    QUARANTINED = "quarantined"  # nothing in it could be read
+
+
+class JobState(StrEnum):
+    """One model on one study revision."""
+
+    QUEUED = "queued"  # waits for a worker
+    RUNNING = "running"  # a worker holds its lease
+    SUCCEEDED = "succeeded"  # findings and result sets are committed
+    UNCHANGED = "unchanged"  # what the model sees is what it saw before: the earlier result stands
+    REJECTED = "rejected"  # not analysed, for a named reason; the reason is a result
+    FAILED = "failed"  # could not even be told in a result: a person must look
+
+
+class JobStage(StrEnum):
+    """How far a running job has come; committed before each stage begins."""
+
+    CLAIMED = "claimed"  # a worker took it
+    LOAD = "load"  # decode and preprocess
+    INFER = "infer"  # waits for its batch or is inferred
+    ENCODE = "encode"  # findings are committed, results are being written
+
+
+class DeliveryState(StrEnum):
+    """One result set on its way to one destination."""
+
+    PENDING = "pending"  # to be sent, now or at its next attempt
+    SENT = "sent"  # the destination answered success; confirmation outstanding, or not on offer
+    CONFIRMED = "confirmed"  # the destination committed to it or shows it
+    FAILED = "failed"  # permanently refused; `radnode retry` sends again
+
+
+class Stage(StrEnum):
+    """The stages of a study's way, as events name them (`docs/architecture.md` draws them)."""
+
+    RECEIVE = "receive"
+    ASSEMBLE = "assemble"
+    ROUTE = "route"
+    INFER = "infer"
+    ENCODE = "encode"
+    DELIVER = "deliver"
+    RETRACT = "retract"
