@@ -7,12 +7,14 @@ objects to send come from `write_secondary_capture`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from dicom_node.delivery.archive import OutboundObject
+from inference.findings import SeriesUid, SopUid, StudyUid
 from tests.conftest import missing, require_tool
 
 DICOMWEB_PLUGINS = (
@@ -77,6 +81,25 @@ def write_secondary_capture(
     dataset.file_meta = meta
     dataset.save_as(path, enforce_file_format=True)
     return dataset
+
+
+def as_outbound(path: Path, dataset: Dataset) -> OutboundObject:
+    """The outbound object of a file whose data set is known."""
+    return OutboundObject(
+        study_uid=StudyUid(dataset.StudyInstanceUID),
+        series_uid=SeriesUid(dataset.SeriesInstanceUID),
+        sop_class_uid=dataset.SOPClassUID,
+        sop_instance_uid=SopUid(dataset.SOPInstanceUID),
+        transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
+        path=path,
+    )
+
+
+def outbound_set(folder: Path, count: int = 3) -> list[OutboundObject]:
+    """Some small objects of one series, written below `folder`."""
+    study, series = generate_uid(), generate_uid()
+    paths = [folder / f"{n}.dcm" for n in range(count)]
+    return [as_outbound(path, write_secondary_capture(path, study_uid=study, series_uid=series)) for path in paths]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,6 +345,44 @@ class StoreScp(_Server):
     def files(self) -> tuple[Path, ...]:
         """Files received so far."""
         return tuple(sorted(self.received.iterdir()))
+
+
+class ScriptedServer:
+    """A TCP server on loopback that does with each connection what `script` says: the peers nobody wishes for.
+
+    Every connection is closed after its script, which may raise OSError when the other side is gone.
+    """
+
+    def __init__(self, script: Callable[[socket.socket], None]) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10.0)
+                self._script(connection)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(STOP_TIMEOUT_S)
+        assert not self._thread.is_alive(), "a script of the test did not end"
 
 
 @pytest.fixture(scope="session")

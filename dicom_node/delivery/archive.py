@@ -249,7 +249,7 @@ class DicomwebDestination(_DestinationModel):
     """File that holds a bearer token; read again for every request."""
     tls: TlsClient | None = None
     response_timeout_s: Seconds = 120.0
-    """Until the archive has answered a whole request."""
+    """Until the archive begins to answer, some index first; and again until it has finished its answer."""
     max_request_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """Objects are put into requests of about this size; a larger object travels alone."""
     max_response_bytes: Annotated[int, Field(ge=1 << 16)] = 8 << 20

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dicom_node.delivery.archive import CommitmentResult, Confirm, OutboundObject, PacsDestination, SendOutcome
-from dicom_node.dimse import commitment, requestor, scu
+from dicom_node.delivery.tls import client_context
+from dicom_node.dimse import commitment, scu
 from inference.findings import SopUid, StudyUid
 
 
@@ -19,7 +20,7 @@ class PacsArchive:
     def __init__(self, destination: PacsDestination) -> None:
         self._destination = destination
         if destination.tls is not None:
-            requestor.tls_context(destination.tls)  # a wrong file shows at start, not at the first result
+            client_context(destination.tls)  # a wrong file shows at start, not at the first result
 
     def send(self, objects: Sequence[OutboundObject]) -> tuple[SendOutcome, ...]:
         """Store over one association."""

@@ -121,9 +121,10 @@ def request(
     Raises
     ------
     CommitmentRefused
-        When the archive does not offer commitment, or refused the request.
+        When the archive does not offer commitment, or refused the request, or did not answer it; in the last case
+        the transaction may nevertheless be answered later.
     ArchiveUnreachable
-        When the archive cannot be asked, or fell silent. The transaction may nevertheless be answered.
+        When the archive cannot be asked.
     """
     transaction_uid = str(generate_uid(prefix=None))
     results: queue.SimpleQueue[CommitmentResult] = queue.SimpleQueue()
@@ -146,12 +147,12 @@ def request(
 def _ask(association: Association, information: Dataset) -> None:
     status, _ = association.send_n_action(information, REQUEST_COMMITMENT, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     code = status.get("Status")
-    if code is None:
-        raise ArchiveUnreachable("the archive did not answer a storage commitment request: see its log")
     if code != 0:
+        # Some archives abort instead of answering when they do not know the title: no less a refusal.
+        told = "by ending the association" if code is None else f"with status {code:04X}"
         raise CommitmentRefused(
-            f"the archive refused a storage commitment request (status {code:04X}): enter this node's AE title, "
-            "address and port there and allow storage commitment"
+            f"the archive refused a storage commitment request {told}: enter this node's AE title, address and port "
+            "there and allow storage commitment"
         )
 
 

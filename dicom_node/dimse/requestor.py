@@ -21,12 +21,11 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_node.delivery.archive import (
-    ArchiveMisconfigured,
     ArchiveRejected,
     ArchiveUnreachable,
     PacsDestination,
-    TlsClient,
 )
+from dicom_node.delivery.tls import client_context
 
 # Its per-PDU log handlers cost time and, at debug level, print data sets.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -35,6 +34,7 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 IMPLEMENTATION_VERSION_NAME: Final = "RADNODE"
 MAX_CONTEXTS: Final = 128  # context IDs are odd numbers up to 255 (PS3.8 section 9.3.2.2)
+JOIN_TIMEOUT_S: Final = 2.0
 QUEUED_PDUS: Final = 16  # how far reading a file may run ahead of the network
 REJECTED_PERMANENTLY: Final = 1
 CALLING_TITLE_UNKNOWN: Final = (1, 3)  # source and diagnostic of A-ASSOCIATE-RJ (PS3.8 table 9-21)
@@ -99,24 +99,6 @@ class _PacedQueue(queue.Queue[Any]):
         super().put(item, block, timeout)
 
 
-def tls_context(tls: TlsClient) -> ssl.SSLContext:
-    """Make the client's side of TLS 1.2 or newer, with the archive's certificate always checked.
-
-    Raises
-    ------
-    ArchiveMisconfigured
-        When a certificate or key cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate_file is not None:
-            context.load_cert_chain(tls.certificate_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ArchiveMisconfigured(f"certificate files of the destination cannot be used: {error}") from error
-    return context
-
-
 @dataclass(slots=True)
 class _Connection:
     """What the transport told while an association was requested."""
@@ -161,6 +143,16 @@ def _explain_failure(association: Association, destination: PacsDestination, con
     )
 
 
+def _close(association: Association) -> None:
+    """Close the socket, which pynetdicom leaves to the garbage collector when an association ended in disorder."""
+    provider = association.dul
+    provider.kill_dul()
+    if provider.is_alive():
+        provider.join(JOIN_TIMEOUT_S)
+    if provider.socket is not None and provider.socket.socket is not None:
+        provider.socket.socket.close()
+
+
 @contextlib.contextmanager
 def associate(
     destination: PacsDestination, contexts: Contexts, handlers: Sequence[Handler] = ()
@@ -192,16 +184,21 @@ def associate(
     entity.network_timeout = None  # silence while we index is no fault; a stalled transfer ends by the socket's timeout
     connection = _Connection()
     opening = (evt.EVT_CONN_OPEN, _on_open, [connection, destination.idle_timeout_s])
-    association = entity.associate(
-        destination.host,
-        destination.port,
-        contexts=[build_context(abstract, transfer) for abstract, transfer in contexts],
-        ae_title=destination.called_ae,
-        max_pdu=destination.max_pdu_bytes,
-        tls_args=(tls_context(destination.tls), destination.host) if destination.tls else None,
-        evt_handlers=[opening, *handlers],
-    )
+    try:
+        association = entity.associate(
+            destination.host,
+            destination.port,
+            contexts=[build_context(abstract, transfer) for abstract, transfer in contexts],
+            ae_title=destination.called_ae,
+            max_pdu=destination.max_pdu_bytes,
+            tls_args=(client_context(destination.tls), destination.host) if destination.tls else None,
+            evt_handlers=[opening, *handlers],
+        )
+    except OSError as error:
+        told = f"no connection to {destination.host}:{destination.port}: the name cannot be resolved"
+        raise ArchiveUnreachable(told) from error
     if not association.is_established:
+        _close(association)
         raise _explain_failure(association, destination, connection)
     association.dul.to_provider_queue = _PacedQueue(association.dul)
     try:
@@ -209,5 +206,8 @@ def associate(
     except BaseException:
         association.abort()
         raise
-    if association.is_established:
-        association.release()
+    else:
+        if association.is_established:
+            association.release()
+    finally:
+        _close(association)

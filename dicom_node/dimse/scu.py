@@ -18,6 +18,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from pynetdicom.association import Association
 
 from dicom_node.delivery.archive import (
+    ArchiveError,
     ArchiveRejected,
     ArchiveUnreachable,
     OutboundObject,
@@ -147,7 +148,7 @@ def _store_batch(destination: PacsDestination, objects: Sequence[OutboundObject]
                 outcomes += _store_until_lost(association, remaining)
         except NoContextAccepted:
             outcomes += [_refused_context(item) for item in remaining]
-        except ArchiveUnreachable as error:
+        except ArchiveError as error:
             return outcomes + [_retry(item, str(error)) for item in remaining]
     lost = "not tried: the archive kept ending the association on the objects before it"
     return outcomes + [_retry(item, lost) for item in objects[len(outcomes) :]]
@@ -163,11 +164,6 @@ def store(destination: PacsDestination, objects: Sequence[OutboundObject]) -> tu
     -------
     tuple of SendOutcome
         One for each object, in order. Faults of the network are outcomes, not exceptions.
-
-    Raises
-    ------
-    ArchiveMisconfigured
-        When the TLS files of the destination cannot be used.
     """
     return tuple(outcome for part in _batches(objects) for outcome in _store_batch(destination, part))
 

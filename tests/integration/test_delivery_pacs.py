@@ -2,64 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import queue
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    generate_uid,
-)
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
 
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import (
     Archive,
     ArchiveRejected,
     ArchiveUnreachable,
-    CommitmentResult,
-    Confirm,
     OutboundObject,
     PacsDestination,
     Sent,
 )
-from dicom_node.dimse import commitment
-from inference.findings import SeriesUid, SopUid, StudyUid
-from tests.archives import Orthanc, StoreScp, free_port, write_secondary_capture
+from inference.findings import StudyUid
+from tests.archives import (
+    Orthanc,
+    ScriptedServer,
+    StoreScp,
+    as_outbound,
+    free_port,
+    outbound_set,
+    write_secondary_capture,
+)
 
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def outbound(path: Path, **attributes: object) -> OutboundObject:
-    dataset = write_secondary_capture(path, **attributes)  # type: ignore[arg-type]
-    return described(path, dataset)
-
-
-def described(path: Path, dataset: Dataset) -> OutboundObject:
-    return OutboundObject(
-        study_uid=StudyUid(dataset.StudyInstanceUID),
-        series_uid=SeriesUid(dataset.SeriesInstanceUID),
-        sop_class_uid=dataset.SOPClassUID,
-        sop_instance_uid=SopUid(dataset.SOPInstanceUID),
-        transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
-        path=path,
-    )
-
-
-def result_set(folder: Path, count: int = 3) -> list[OutboundObject]:
-    study, series = generate_uid(), generate_uid()
-    return [outbound(folder / f"{n}.dcm", study_uid=study, series_uid=series) for n in range(count)]
+    return as_outbound(path, write_secondary_capture(path, **attributes))  # type: ignore[arg-type]
 
 
 def pacs(server: Orthanc | StoreScp | int, **settings: object) -> Archive:
@@ -77,7 +54,7 @@ def data_set_bytes(part_10: bytes) -> bytes:
 
 
 def test_objects_are_stored_bit_for_bit_and_confirmed_by_query(orthanc: Orthanc, tmp_path: Path) -> None:
-    objects = result_set(tmp_path)
+    objects = outbound_set(tmp_path)
     archive = pacs(orthanc, confirm="query")
     assert archive.confirm(objects) == frozenset()
     assert [outcome.sent for outcome in archive.send(objects)] == [Sent.ACCEPTED] * 3
@@ -89,7 +66,7 @@ def test_objects_are_stored_bit_for_bit_and_confirmed_by_query(orthanc: Orthanc,
 
 
 def test_a_re_send_makes_no_duplicate(orthanc: Orthanc, tmp_path: Path) -> None:
-    objects = result_set(tmp_path)
+    objects = outbound_set(tmp_path)
     archive = pacs(orthanc)
     for _ in range(3):
         assert {outcome.sent for outcome in archive.send(objects)} == {Sent.ACCEPTED}
@@ -101,7 +78,7 @@ def test_an_unknown_study_counts_zero(orthanc: Orthanc) -> None:
 
 
 def test_an_archive_that_was_down_gets_everything_once_it_is_back(orthanc: Orthanc, tmp_path: Path) -> None:
-    objects = result_set(tmp_path)
+    objects = outbound_set(tmp_path)
     archive = pacs(orthanc)
     orthanc.stop()
     outcomes = archive.send(objects)
@@ -159,13 +136,13 @@ def test_a_compressed_object_is_never_re_encoded(tmp_path: Path) -> None:
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(tmp_path / "j2k.dcm", enforce_file_format=True)
     with StoreScp(tmp_path / "scp", options=("+xi",)) as server:
-        (outcome,) = pacs(server).send([described(tmp_path / "j2k.dcm", dataset)])
+        (outcome,) = pacs(server).send([as_outbound(tmp_path / "j2k.dcm", dataset)])
         assert (outcome.sent, server.files()) == (Sent.REFUSED, ())
         assert "JPEG 2000" in outcome.reason
 
 
 def test_an_archive_without_query_says_so(storescp: StoreScp, tmp_path: Path) -> None:
-    objects = result_set(tmp_path)
+    objects = outbound_set(tmp_path)
     archive = pacs(storescp)
     assert {outcome.sent for outcome in archive.send(objects)} == {Sent.ACCEPTED}
     assert archive.confirm(objects) is None
@@ -180,8 +157,128 @@ def test_more_sop_classes_than_one_association_holds_are_sent(orthanc: Orthanc, 
 
 
 def test_a_file_that_is_gone_does_not_stop_the_others(orthanc: Orthanc, tmp_path: Path) -> None:
-    objects = result_set(tmp_path)
+    objects = outbound_set(tmp_path)
     objects[0].path.unlink()
     outcomes = pacs(orthanc).send(objects)
     assert [outcome.sent for outcome in outcomes] == [Sent.RETRY, Sent.ACCEPTED, Sent.ACCEPTED]
     assert "cannot be read" in outcomes[0].reason
+
+
+def test_a_host_by_name_is_reached(orthanc: Orthanc) -> None:
+    pacs(orthanc, host="localhost").echo()
+
+
+def test_a_port_where_nobody_listens_is_no_connection(tmp_path: Path) -> None:
+    (outcome,) = pacs(free_port()).send([outbound(tmp_path / "a.dcm")])
+    assert outcome.sent is Sent.RETRY
+    assert "no connection to 127.0.0.1" in outcome.reason
+
+
+def test_a_name_that_does_not_resolve_is_no_connection(tmp_path: Path) -> None:
+    (outcome,) = pacs(free_port(), host="archive.invalid").send([outbound(tmp_path / "a.dcm")])
+    assert outcome.sent is Sent.RETRY
+    assert "no connection to archive.invalid" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((1, 1, 3), "permanently (calling ae title not recognised): enter the AE title RADNODE in the archive"),
+        ((1, 1, 7), "permanently (called ae title not recognised): set called_ae, which is PEER"),
+        ((2, 3, 2), "for now (local limit exceeded): see the archive's log"),
+    ],
+)
+def test_a_rejected_association_is_tried_again_and_its_remedy_named(
+    tmp_path: Path, answer: tuple[int, int, int], told: str
+) -> None:
+    def reject(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(bytes([3, 0, 0, 0, 0, 4, 0, *answer]))
+        silent(connection)
+
+    with ScriptedServer(reject) as peer:
+        (outcome,) = pacs(peer.port).send([outbound(tmp_path / "a.dcm")])
+    assert outcome.sent is Sent.RETRY
+    assert told in outcome.reason
+
+
+@pytest.mark.parametrize("when", ["--abort-during", "--abort-after"])
+def test_an_archive_that_aborts_on_every_object_is_tried_again(tmp_path: Path, when: str) -> None:
+    with StoreScp(tmp_path / "scp", options=("+xa", when)) as server:
+        outcomes = pacs(server).send(outbound_set(tmp_path, 6))
+    assert [outcome.sent for outcome in outcomes] == [Sent.RETRY] * 6
+    assert "ended the association" in outcomes[0].reason
+    assert "not tried" in outcomes[-1].reason
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def not_dicom(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def resets(connection: socket.socket) -> None:
+    connection.recv(10)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("script", [silent, not_dicom, resets])
+def test_a_peer_that_is_no_archive_is_tried_again_in_bounded_time(
+    tmp_path: Path, script: Callable[[socket.socket], None]
+) -> None:
+    with ScriptedServer(script) as peer:
+        (outcome,) = pacs(peer.port, response_timeout_s=0.5).send([outbound(tmp_path / "a.dcm")])
+    assert outcome.sent is Sent.RETRY
+    assert "does not answer an association request" in outcome.reason
+
+
+class Cut:
+    """Forwards connections to an archive, and cuts or stalls each after so many bytes of the sender."""
+
+    def __init__(self, port: int, *, after_bytes: int, stall: bool = False) -> None:
+        self._port, self._after_bytes, self._stall = port, after_bytes, stall
+        self.released = threading.Event()
+
+    def __call__(self, sender: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=10.0) as archive:
+            back = threading.Thread(target=self._return, args=(archive, sender), daemon=True)
+            back.start()
+            left = self._after_bytes
+            while left > 0 and (data := sender.recv(min(left, 4096))):
+                archive.sendall(data)
+                left -= len(data)
+            if self._stall:
+                self.released.wait(10.0)
+            archive.shutdown(socket.SHUT_RDWR)
+            back.join(10.0)
+
+    @staticmethod
+    def _return(archive: socket.socket, sender: socket.socket) -> None:
+        try:
+            while data := archive.recv(4096):
+                sender.sendall(data)
+        except OSError:
+            return
+
+
+def test_a_connection_cut_in_the_middle_of_an_object_is_tried_again(orthanc: Orthanc, tmp_path: Path) -> None:
+    item = outbound(tmp_path / "large.dcm", side=2000)
+    with ScriptedServer(Cut(orthanc.dimse_port, after_bytes=1_000_000)) as peer:
+        (cut,) = pacs(peer.port, called_ae="ORTHANC").send([item])
+    assert cut.sent is Sent.RETRY
+    (sent,) = pacs(orthanc).send([item])
+    assert sent.sent is Sent.ACCEPTED
+    assert len(orthanc.instances()) == 1
+
+
+def test_an_archive_that_stops_reading_does_not_hold_the_node(orthanc: Orthanc, tmp_path: Path) -> None:
+    item = outbound(tmp_path / "large.dcm", side=4000)
+    script = Cut(orthanc.dimse_port, after_bytes=100_000, stall=True)
+    with ScriptedServer(script) as peer:
+        (outcome,) = pacs(peer.port, called_ae="ORTHANC", idle_timeout_s=0.5, response_timeout_s=2).send([item])
+        script.released.set()
+    assert outcome.sent is Sent.RETRY
