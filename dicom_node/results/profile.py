@@ -1,0 +1,63 @@
+"""The Profile: how results are written for a destination, read from the settings file.
+
+A destination names its Profile; `result_set.encode` obeys it. Imports nothing heavy, because settings are read by
+every command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Part of every derived UID. Raise it whenever the same findings are written as other bytes than before.
+ENCODER_VERSION = "1"
+
+
+class SrClass(StrEnum):
+    """Storage class of the structured report."""
+
+    COMPREHENSIVE_3D = "comprehensive_3d"  # the default: newest class that viewers read
+    COMPREHENSIVE = "comprehensive"  # for archives that do not accept Comprehensive 3D SR
+
+
+class Profile(BaseModel):
+    """How results are written for a destination.
+
+    Objects that do not apply are left out whatever the profile says: no segmentation of projections, no mammography
+    report of a chest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    language: Literal["ru", "en"] = Field(default="ru", description="language of words on pictures and in reports")
+    sr: bool = Field(default=True, description="TID 1500 structured report of the lesions found")
+    sr_class: SrClass = SrClass.COMPREHENSIVE_3D
+    overlay: bool = Field(default=True, description="RGB Secondary Capture series: marks, or a page that says why not")
+    segmentation: bool = Field(default=True, description="BINARY segmentation, CT only")
+    negative_sr: bool = Field(default=False, description="a separate report when nothing is found or not analysed")
+    presentation_state: bool = Field(default=False, description="grey-scale softcopy presentation state, projections")
+    mammography_cad_sr: bool = Field(default=False, description="Mammography CAD SR (TID 4000), mammograms only")
+    overlay_max_side_px: int = Field(
+        default=3072,
+        ge=512,
+        le=8192,
+        description="pictures with a longer side are scaled down to it; smaller ones keep the original resolution",
+    )
+    first_series_number: int = Field(default=9101, ge=1, le=2_000_000, description="series numbers count up from here")
+
+    @model_validator(mode="after")
+    def _writes_something(self) -> Profile:
+        if not (self.sr or self.overlay):
+            raise ValueError("sr and overlay are both off: nobody would see a lesion")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything the profile says; part of every derived UID."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()

