@@ -133,7 +133,7 @@ def _engine(url: str) -> sa.Engine:
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     # The driver's own transaction handling would begin too late; _begin_sqlite does it.
-    connection.isolation_level = None  
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")

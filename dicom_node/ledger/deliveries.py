@@ -46,6 +46,21 @@ class CommitmentRow:
     failed: Mapping[str, str]
 
 
+def any_due(tx: sa.Connection, destination: str, now: datetime) -> bool:
+    """Whether anything may be due: a look without the write lock."""
+    query = (
+        sa.select(delivery.c.id)
+        .where(
+            delivery.c.destination == destination,
+            delivery.c.state.in_((DeliveryState.PENDING, DeliveryState.SENT)),
+            delivery.c.attempt_started_at.is_(None),
+            delivery.c.next_attempt_at <= now,
+        )
+        .limit(1)
+    )
+    return tx.execute(query).first() is not None
+
+
 def claim_due(tx: sa.Connection, destination: str, now: datetime, *, limit: int) -> tuple[DeliveryRow, ...]:
     """Mark due deliveries of a destination as being attempted and return them, oldest first, one per study.
 
@@ -100,6 +115,20 @@ def set_sent(tx: sa.Connection, delivery_id: int, *, at: datetime, ask_again_at:
     )
 
 
+def claim_again(tx: sa.Connection, delivery_id: int, now: datetime) -> None:
+    """Go on with this delivery at once, without letting another thread take it."""
+    tx.execute(delivery.update().where(delivery.c.id == delivery_id).values(attempt_started_at=now))
+
+
+def look_now(tx: sa.Connection, delivery_id: int, now: datetime) -> None:
+    """Something is known about this delivery that was not known when its next look was set."""
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.SENT)
+        .values(next_attempt_at=now)
+    )
+
+
 def set_confirmed(tx: sa.Connection, delivery_id: int, *, at: datetime, how: str) -> None:
     """The destination committed to the objects or shows them."""
     tx.execute(
@@ -111,8 +140,10 @@ def set_confirmed(tx: sa.Connection, delivery_id: int, *, at: datetime, how: str
     )
 
 
-def set_unconfirmed(tx: sa.Connection, delivery_id: int, *, ask_again_at: datetime, reason: str) -> None:
-    """Not there yet: ask again later."""
+def set_unconfirmed(
+    tx: sa.Connection, delivery_id: int, *, ask_again_at: datetime, reason: str, counts: bool = True
+) -> None:
+    """Not there yet: ask again later. `counts` is False when the archive could not even be asked."""
     tx.execute(
         delivery.update()
         .where(delivery.c.id == delivery_id)
@@ -120,7 +151,7 @@ def set_unconfirmed(tx: sa.Connection, delivery_id: int, *, ask_again_at: dateti
             attempt_started_at=None,
             next_attempt_at=ask_again_at,
             reason=reason,
-            confirmations_asked=delivery.c.confirmations_asked + 1,
+            confirmations_asked=delivery.c.confirmations_asked + int(counts),
         )
     )
 
@@ -161,11 +192,12 @@ def put_off(tx: sa.Connection, ids: Sequence[int], *, until: datetime) -> None:
     tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=None, next_attempt_at=until))
 
 
-def release_attempts(tx: sa.Connection) -> int:
-    """Attempts that a stopped node left under way are due again at once."""
-    return tx.execute(
-        delivery.update().where(delivery.c.attempt_started_at.is_not(None)).values(attempt_started_at=None)
-    ).rowcount
+def release_attempts(tx: sa.Connection, *, destination: str | None = None) -> int:
+    """Attempts that a stopped node (or a failed round) left under way are due again at once."""
+    query = delivery.update().where(delivery.c.attempt_started_at.is_not(None))
+    if destination is not None:
+        query = query.where(delivery.c.destination == destination)
+    return tx.execute(query.values(attempt_started_at=None)).rowcount
 
 
 def make_due(tx: sa.Connection, now: datetime, *, study_uid: StudyUid | None, destination: str | None) -> int:
@@ -204,6 +236,16 @@ def count_by_state(tx: sa.Connection) -> dict[tuple[str, DeliveryState], int]:
         )
     )
     return {(destination, DeliveryState(state)): count for destination, state, count in rows}
+
+
+def oldest_open(tx: sa.Connection) -> dict[str, datetime]:
+    """Since when the oldest delivery of each destination waits that is neither sent nor refused."""
+    rows = tx.execute(
+        sa.select(delivery.c.destination, sa.func.min(delivery.c.created_at))
+        .where(delivery.c.state == DeliveryState.PENDING)
+        .group_by(delivery.c.destination)
+    )
+    return {destination: since for destination, since in rows}  # noqa: C416  rows are no pairs to mypy
 
 
 def register_commitment(tx: sa.Connection, transaction_uid: str, delivery_id: int, at: datetime) -> None:

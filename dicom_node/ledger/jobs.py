@@ -106,6 +106,11 @@ def add(tx: sa.Connection, new: NewJob, now: datetime) -> None:
     )
 
 
+def any_queued(tx: sa.Connection) -> bool:
+    """Whether a job waits for a worker."""
+    return tx.execute(sa.select(job.c.id).where(job.c.state == JobState.QUEUED).limit(1)).first() is not None
+
+
 def claim(
     tx: sa.Connection,
     *,
@@ -314,6 +319,11 @@ def running(tx: sa.Connection) -> tuple[Job, ...]:
 def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
     """All jobs of a study, oldest first."""
     return tuple(map(_row, tx.execute(sa.select(job).where(job.c.study_uid == study_uid).order_by(job.c.id))))
+
+
+def newest_of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
+    """The newest job of each model on this study."""
+    return tuple({found.model_name: found for found in of_study(tx, study_uid)}.values())
 
 
 def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:

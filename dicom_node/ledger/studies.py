@@ -60,10 +60,12 @@ def get(tx: sa.Connection, study_uid: StudyUid) -> StudyRow | None:
     return _row(row) if row else None
 
 
-def find(tx: sa.Connection, prefix: str) -> tuple[StudyUid, ...]:
-    """Study UIDs that begin with `prefix`, at most ten: people type the beginning or the whole."""
-    query = sa.select(study.c.study_uid).where(study.c.study_uid.startswith(prefix, autoescape=True)).limit(10)
-    return tuple(tx.execute(query).scalars())
+def find(tx: sa.Connection, part: str) -> tuple[StudyUid, ...]:
+    """Study UIDs that begin or end with `part`, at most ten: lists show the end, people type either."""
+    either = sa.or_(
+        study.c.study_uid.startswith(part, autoescape=True), study.c.study_uid.endswith(part, autoescape=True)
+    )
+    return tuple(tx.execute(sa.select(study.c.study_uid).where(either).limit(10)).scalars())
 
 
 def newest(tx: sa.Connection, *, limit: int) -> tuple[StudyRow, ...]:
@@ -76,6 +78,15 @@ def wait(tx: sa.Connection, seen: StudyRow, *, look_at: datetime, waiting_for: s
     """Look again later; False when the study changed since it was `seen`."""
     changed = tx.execute(_as_seen(seen).values(look_at=look_at, waiting_for=waiting_for))
     return changed.rowcount == 1
+
+
+def look_now(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> None:
+    """A person wants an unsettled study looked at now."""
+    tx.execute(
+        study.update()
+        .where(study.c.study_uid == study_uid, study.c.state == StudyState.RECEIVING)
+        .values(look_at=now, revision_started_at=now, first_received_at=now)
+    )
 
 
 def settle(tx: sa.Connection, seen: StudyRow, *, state: StudyState, at: datetime) -> bool:
@@ -110,7 +121,12 @@ def set_retracted(tx: sa.Connection, study_uid: StudyUid, at: datetime) -> None:
 
 
 def wake_all_receiving(tx: sa.Connection, now: datetime) -> int:
-    """Have assembly look at every unsettled study now: deadlines are recomputed when a node starts."""
+    """Have assembly look at every unsettled study now: deadlines are recomputed when a node starts.
+
+    Times that lie in the future, because the clock was set back, are taken as now, so that nothing waits for ever.
+    """
+    for column in (study.c.last_received_at, study.c.revision_started_at, study.c.first_received_at):
+        tx.execute(study.update().where(column > now).values({column: now}))
     return tx.execute(study.update().where(study.c.state == StudyState.RECEIVING).values(look_at=now)).rowcount
 
 

@@ -1,0 +1,108 @@
+"""`radnode check`: will this configuration work? Settings, routes, models, disk, ledger, destinations by C-ECHO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from rich.console import Console
+
+from dicom_node.commands.context import json_option, load_settings, write_json
+from dicom_node.settings import Settings
+
+
+@click.command()
+@json_option
+@click.pass_context
+def check(ctx: click.Context, json_to: str | None) -> None:
+    """Check settings, models, disk, ledger and destinations; status 1 when anything is wrong."""
+    settings = load_settings(ctx)  # reports every fault of the file and ends
+    found = [("settings", ""), *_checks(settings)]
+    if json_to is not None:
+        write_json([{"check": name, "ok": not fault, "fault": fault or None} for name, fault in found], json_to)
+    else:
+        console = Console(highlight=False)
+        for name, fault in found:
+            console.print(f"[green]ok[/]    {name}" if not fault else f"[red]fault[/] {name}: {fault}")
+    if any(fault for _name, fault in found):
+        ctx.exit(1)
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield from _routes_and_models(settings)
+    yield "disk", _disk(settings)
+    yield "ledger", _ledger(settings)
+    for destination in settings.destination:
+        yield f"destination {destination.name}", _echo(destination)
+
+
+def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
+    from dicom_node.routing import RoutesError, read_routes
+    from models.registry import WeightsError, installed_models
+
+    inventory = installed_models(settings.model_folders)
+    for fault in inventory.faults:
+        yield "model card", fault
+    for model in inventory.models.values():
+        try:
+            for file in model.card.weights:
+                model.weights(file.runtime)
+            yield f"model {model.card.reference}", ""
+        except WeightsError as error:
+            yield f"model {model.card.reference}", str(error)
+    if settings.routes_file is None:
+        yield "routes", "no routes_file is set: every study will end as NO_ROUTE"
+        return
+    try:
+        routes = read_routes(settings.routes_file)
+    except RoutesError as error:
+        yield "routes", str(error)
+        return
+    yield "routes", ""
+    known = set(settings.destinations_list())
+    for route in routes.route:
+        unknown = sorted(set(route.destinations) - known)
+        if unknown:
+            yield f"route {route.name}", f"names destinations that are not set: {', '.join(unknown)}"
+        elif inventory.find(route.model) is None:
+            yield f"route {route.name}", f"model {route.model} is not installed: its studies will end as NO_ROUTE"
+        else:
+            yield f"route {route.name}", ""
+
+
+def _disk(settings: Settings) -> str:
+    from dicom_node.store import DiskState, Store, StoreError
+
+    store = Store(settings.data_dir, settings.storage.limits)
+    try:
+        store.prepare()
+    except StoreError as error:
+        return str(error)
+    state = store.disk_state()
+    return "" if state is DiskState.NORMAL else f"{store.free_bytes() >> 20} MiB free, below the {state} watermark"
+
+
+def _ledger(settings: Settings) -> str:
+    from dicom_node.ledger import Ledger
+    from dicom_node.ledger.database import LedgerError
+
+    try:
+        ledger = Ledger(settings.ledger_url)
+        version = ledger.schema_version()
+        ledger.close()
+    except LedgerError as error:
+        return str(error)
+    return "" if version or settings.ledger.url is None else "empty: it is set up at the first start"
+
+
+def _echo(destination: object) -> str:
+    from dicom_node.delivery import open_archive
+    from dicom_node.delivery.archive import ArchiveError
+
+    try:
+        archive = open_archive(destination)  # type: ignore[arg-type]
+        archive.echo()
+        archive.close()
+    except ArchiveError as error:
+        return str(error)
+    return ""

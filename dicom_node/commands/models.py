@@ -1,0 +1,58 @@
+"""`radnode models`: what is installed, for what it may be used, and whether its weights are those of its card."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node.commands.context import json_option, load_settings, write_json
+from models.registry import InstalledModel, WeightsError, installed_models
+
+
+@click.command()
+@json_option
+@click.pass_context
+def models(ctx: click.Context, json_to: str | None) -> None:
+    """List installed models and verify the digests of their weights."""
+    settings = load_settings(ctx)
+    inventory = installed_models(settings.model_folders)
+    rows = [_row(model) for model in inventory.models.values()]
+    if json_to is not None:
+        write_json({"models": rows, "faults": list(inventory.faults)}, json_to)
+    else:
+        _print(rows, inventory.faults)
+    if inventory.faults or not all(row["weights"] == "verified" for row in rows):
+        ctx.exit(1)
+
+
+def _row(model: InstalledModel) -> dict[str, str]:
+    card = model.card
+    try:
+        for file in card.weights:
+            model.weights(file.runtime)
+        weights = "verified"
+    except WeightsError as error:
+        weights = str(error)
+    return {
+        "model": card.reference,
+        "title": card.identity.title.en,
+        "use": str(card.identity.use),
+        "looks_for": ", ".join(label.title.en for label in card.labels),
+        "runtimes": ", ".join(file.runtime for file in card.weights),
+        "thresholds": ", ".join(f"{label.lesion.threshold:.3f}" for label in card.labels),
+        "weights": weights,
+        "device_uid": card.device_uid,
+    }
+
+
+def _print(rows: list[dict[str, str]], faults: tuple[str, ...]) -> None:
+    console = Console()
+    table = Table()
+    for heading in ("model", "use", "looks for", "threshold", "runtimes", "weights"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row["model"], row["use"], row["looks_for"], row["thresholds"], row["runtimes"], row["weights"])
+    console.print(table if rows else "No model is installed.")
+    for fault in faults:
+        console.print(fault, style="red", markup=False)

@@ -1,0 +1,165 @@
+"""`radnode studies`, `explain`, `retry` and `retract`: what happened to a study, and what a person can do about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node.account import StudyAccount, StudyLine, account_of, newest_studies
+from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
+from dicom_node.states import DeliveryState
+
+_SHORT_UID = 24
+
+
+@click.command()
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
+@json_option
+@click.pass_context
+def studies(ctx: click.Context, limit: int, json_to: str | None) -> None:
+    """List the studies that arrived last."""
+    lines = newest_studies(open_ledger(load_settings(ctx)), limit=limit)
+    if json_to is not None:
+        write_json([line.to_json() for line in lines], json_to)
+        return
+    Console().print(studies_table(lines) if lines else "No study has arrived yet.")
+
+
+def studies_table(lines: tuple[StudyLine, ...]) -> Table:
+    """One row a study, as `radnode studies` and the demo print it."""
+    table = Table(show_lines=False)
+    for heading in ("study", "images", "outcome", "model", "lesions", "objects", "seconds", "delivery"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("images", "objects", "seconds"))
+    table.caption = "seconds: from the last image to the result in the archive"
+    for line in lines:
+        study = line.study
+        outcome = str(study.outcome or study.state)
+        if study.outcome_reason and study.outcome_reason != study.outcome:
+            outcome += f": {study.outcome_reason}"
+        seconds = "" if line.seconds_to_result is None else f"{line.seconds_to_result:.1f}"
+        table.add_row(
+            _short(study.study_uid),
+            str(line.instance_count),
+            outcome,
+            ", ".join(line.models),
+            ", ".join(f"{score:.0%}" for score in line.lesion_scores),
+            str(line.objects),
+            seconds,
+            ", ".join(line.deliveries),
+        )
+    return table
+
+
+def _short(uid: str) -> str:
+    """The end of a UID is what tells studies of one sender apart; `--json` gives it whole."""
+    return uid if len(uid) <= _SHORT_UID else "…" + uid[1 - _SHORT_UID :]
+
+
+@click.command()
+@click.argument("study")
+@json_option
+@click.pass_context
+def explain(ctx: click.Context, study: str, json_to: str | None) -> None:
+    """Print every decision about STUDY (its UID, or how it begins or ends), in order."""
+    ledger = open_ledger(load_settings(ctx))
+    account = account_of(ledger, one_study(ledger, study))
+    if account is None:
+        fail(f"no study {study}")
+    if json_to is not None:
+        write_json(account.to_json(), json_to)
+        return
+    click.echo("\n".join(_explanation(account)))
+
+
+def _explanation(account: StudyAccount) -> list[str]:
+    study = account.study
+    lines = [f"Study {study.study_uid}", f"  state {study.state}, revision {study.revision}"]
+    if study.waiting_for:
+        lines.append(f"  waits for: {study.waiting_for}")
+    if study.outcome:
+        detail = f" ({study.outcome_detail})" if study.outcome_detail else ""
+        reason = f": {study.outcome_reason}" if study.outcome_reason else ""
+        lines.append(f"  outcome {study.outcome}{reason}{detail}")
+    stored = sum(one.is_current for one in account.instances)
+    lines.append(f"  {stored} instance(s), {len(account.instances) - stored} replaced by newer ones")
+    lines.append("What happened (UTC):")
+    for event in account.events:
+        revision = f" r{event.revision}" if event.revision else ""
+        lines.append(f"  {_time(event.at)} {event.stage:<8}{revision:>3}  {event.what}")
+        if event.detail:
+            lines.append(f"{'':34}{event.detail}")
+    for job in account.jobs:
+        spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in job.timings_s.items())
+        lines.append(
+            f"Job {job.reference} on revision {job.revision}: {job.state}{' (' + spent + ')' if spent else ''}"
+        )
+        for lesion in job.findings.lesions if job.findings else ():
+            box = lesion.region.key_plane.box
+            lines.append(
+                f"  {lesion.label} {lesion.score:.1%} at x {box.x_min:.0f} to {box.x_max:.0f}, "
+                f"y {box.y_min:.0f} to {box.y_max:.0f} of {lesion.region.key_plane.sop_instance_uid}"
+            )
+    for row in account.deliveries:
+        when = _time(row.finished_at) if row.finished_at else ""
+        lines.append(f"Delivery to {row.destination}: {row.state} {when} after {row.attempts} attempt(s)")
+        if row.reason:
+            lines.append(f"  {row.reason}")
+    return lines
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+@click.command()
+@click.argument("study", required=False)
+@click.option("--destination", help="Only deliveries to this destination.")
+@click.option("--all", "every", is_flag=True, help="Every failed or waiting delivery.")
+@click.pass_context
+def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool) -> None:
+    """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all."""
+    if not (study or destination or every):
+        fail("say what to retry: a study, --destination NAME, or --all")
+    from dicom_node.ledger import deliveries, events, jobs
+    from dicom_node.ledger import studies as study_rows
+    from dicom_node.states import Stage
+
+    ledger = open_ledger(load_settings(ctx))
+    study_uid = one_study(ledger, study) if study else None
+    now = ledger.clock()
+    with ledger.begin() as tx:
+        due = deliveries.make_due(tx, now, study_uid=study_uid, destination=destination)
+        again = 0
+        if study_uid:
+            again = sum(jobs.queue_again(tx, job.id, now) for job in jobs.newest_of_study(tx, study_uid))
+            study_rows.look_now(tx, study_uid, now)
+            what = f"a person asks for another try: {again} job(s), {due} delivery(ies)"
+            events.add(tx, study_uid, at=now, stage=Stage.DELIVER, what=what)
+    click.echo(f"{again} job(s) and {due} delivery(ies) are tried again now")
+
+
+@click.command()
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def retract(ctx: click.Context, study: str, yes: bool) -> None:
+    """Withdraw the results of STUDY: a rejection note goes to every archive that has them."""
+    from dicom_node.building import build_pipeline, installed
+
+    settings = load_settings(ctx)
+    ledger = open_ledger(settings)
+    study_uid = one_study(ledger, study)
+    if not yes:
+        click.confirm(f"Withdraw all results of study {study_uid} from every archive?", abort=True)
+    pipeline = build_pipeline(settings, ledger.clock, installed(settings))
+    withdrawn = pipeline.retract(study_uid)
+    with ledger.read() as tx:
+        from dicom_node.ledger import deliveries
+
+        open_ones = [row for row in deliveries.of_study(tx, study_uid) if row.state is DeliveryState.PENDING]
+    if withdrawn == 0:
+        fail("the study has no result that stands")
+    click.echo(f"{withdrawn} result set(s) withdrawn; {len(open_ones)} rejection note(s) on their way")

@@ -1,0 +1,119 @@
+"""The loop that moves studies from stored to queued: index headers, assemble, route, and keep house.
+
+One thread of the node process. It wakes when an instance is stored and when a study's time has come; everything it
+does is in `pipeline`, so that it can be repeated after any crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+
+import structlog
+
+from dicom_node.delivery import open_archive
+from dicom_node.delivery.archive import ArchiveError
+from dicom_node.ledger import jobs, studies
+from dicom_node.ledger.studies import StudyRow
+from dicom_node.pipeline import Pipeline
+from dicom_node.reception import ReceptionBoard
+from dicom_node.retention import Retention
+from inference.findings import StudyUid
+
+log = structlog.get_logger(__name__)
+
+LONGEST_SLEEP_S = 0.5
+HOUSEKEEPING_S = 5.0
+
+
+class Coordinator:
+    """Runs the stages between reception and the workers.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The stages.
+    board : ReceptionBoard
+        Who is sending right now.
+    """
+
+    def __init__(self, pipeline: Pipeline, board: ReceptionBoard) -> None:
+        self.pipeline = pipeline
+        self.board = board
+        self._wake = threading.Event()
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="archive-count")
+        self._counts: dict[StudyUid, Future[int | None]] = {}
+        self._retention = Retention(pipeline.ledger, pipeline.store, pipeline.settings.storage)
+        board.subscribe(lambda _study_uid: self._wake.set())
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set."""
+        ledger = self.pipeline.ledger
+        keep_house_at = ledger.clock()
+        while not stop.is_set():
+            try:
+                self.step()
+                if ledger.clock() >= keep_house_at:
+                    self.keep_house()
+                    keep_house_at = ledger.clock() + timedelta(seconds=HOUSEKEEPING_S)
+            except Exception:
+                log.exception("coordinator step failed", stage="coordinate")
+                stop.wait(LONGEST_SLEEP_S)
+            self._sleep()
+        self._counting.shutdown(wait=False, cancel_futures=True)
+
+    def step(self) -> None:
+        """Index what has come and assemble what is due."""
+        while self.pipeline.index():
+            pass
+        self.pipeline.assemble(holders=self._holders, archive_count=self._archive_count)
+
+    def keep_house(self) -> None:
+        """Give expired leases back, stop poisonous jobs, evict old files, restore the reserve."""
+        ledger = self.pipeline.ledger
+        with ledger.begin() as tx:
+            expired = jobs.release_expired(tx, ledger.lease_now(tx))
+            poison = jobs.poisonous(tx)
+            for job in poison:
+                jobs.mark_poison(tx, job.id)
+        if expired or poison:
+            log.warning("jobs taken from silent workers", expired=expired, poisonous=len(poison))
+        self._retention.evict_due()
+        self.pipeline.store.restore_reserve()
+
+    def _sleep(self) -> None:
+        ledger = self.pipeline.ledger
+        with ledger.read() as tx:
+            next_look = studies.next_look_at(tx)
+        until_s = (next_look - ledger.clock()).total_seconds() if next_look else LONGEST_SLEEP_S
+        self._wake.wait(min(max(until_s, 0.001), LONGEST_SLEEP_S))
+        self._wake.clear()
+
+    def _holders(self, study: StudyRow) -> Sequence[str]:
+        idle_s = self.pipeline.settings.assembly.association_idle_s
+        return self.board.holders(study.study_uid, study.calling_ae, idle_s)
+
+    def _archive_count(self, study_uid: StudyUid) -> int | None:
+        """The archive's own count, asked beside this loop; None until it has answered."""
+        name = self.pipeline.settings.assembly.archive_count
+        asked = self._counts.pop(study_uid, None)
+        if asked is not None and asked.done():
+            return asked.result()
+        self._counts[study_uid] = asked or self._counting.submit(self._ask_archive, str(name), study_uid)
+        return None
+
+    def _ask_archive(self, name: str, study_uid: StudyUid) -> int | None:
+        destination = next(one for one in self.pipeline.settings.destination if one.name == name)
+        try:
+            archive = open_archive(destination)
+            try:
+                return archive.count_instances(study_uid)
+            finally:
+                archive.close()
+        except ArchiveError as error:
+            log.warning("the archive does not tell its count", destination=name, reason=str(error))
+            return None
+        finally:
+            self._wake.set()

@@ -1,0 +1,103 @@
+"""Prometheus metrics, read from the ledger when they are asked for, so that they are true after every restart.
+
+Served by `dicom_node.web`. Labels are states, models and destinations; never a UID, a patient or a sender's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dicom_node.ledger import Ledger, deliveries, instances, jobs, studies
+from dicom_node.ledger.deliveries import DeliveryRow
+from dicom_node.reception import ReceptionBoard
+from dicom_node.store import Store
+
+_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 86400)
+
+
+class NodeMetrics(Collector):
+    """Everything an operator watches.
+
+    Parameters
+    ----------
+    ledger, store, board
+        The node's.
+    """
+
+    def __init__(self, ledger: Ledger, store: Store, board: ReceptionBoard) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._board = board
+        self.registry = CollectorRegistry()
+        self._confirmed = Histogram(
+            "radnode_last_image_to_confirmed_seconds",
+            "From the last image of a study to its result confirmed",
+            ["destination"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(self)
+
+    def on_confirmed(self, row: DeliveryRow, at: datetime) -> None:
+        """A delivery was confirmed at `at`."""
+        with self._ledger.read() as tx:
+            study = studies.get(tx, row.study_uid)
+        if study:
+            elapsed_s = max(0.0, (at - study.last_received_at).total_seconds())
+            self._confirmed.labels(destination=row.destination).observe(elapsed_s)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known before it is collected."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the ledger."""
+        with self._ledger.read() as tx:
+            counted = (
+                ("radnode_instances", "Stored instances by state", "state", instances.count_by_state(tx)),
+                (
+                    "radnode_studies",
+                    "Studies by outcome, or by state until they have one",
+                    "outcome",
+                    studies.count_by_outcome(tx),
+                ),
+                ("radnode_jobs", "Jobs by state", "state", jobs.count_by_state(tx)),
+            )
+            delivered = deliveries.count_by_state(tx)
+            oldest = deliveries.oldest_open(tx)
+        for name, help_text, label, counts in counted:
+            family = GaugeMetricFamily(name, help_text, labels=[label])
+            for value, count in counts.items():
+                family.add_metric([str(value)], count)
+            yield family
+        family = GaugeMetricFamily("radnode_deliveries", "Deliveries by state", labels=["destination", "state"])
+        for (destination, state), count in delivered.items():
+            family.add_metric([destination, state], count)
+        yield family
+        yield self._ages(oldest)
+        yield from self._reception()
+
+    def _ages(self, oldest: dict[str, datetime]) -> Metric:
+        family = GaugeMetricFamily(
+            "radnode_oldest_open_delivery_age_seconds", "Age of the oldest undelivered result", labels=["destination"]
+        )
+        now = self._ledger.clock()
+        for destination, since in oldest.items():
+            family.add_metric([destination], max(0.0, (now - since).total_seconds()))
+        return family
+
+    def _reception(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "radnode_open_associations", "Open DICOM associations", value=len(self._board.snapshot())
+        )
+        yield CounterMetricFamily(
+            "radnode_associations", "DICOM associations accepted since start", value=self._board.counts().associations
+        )
+        yield GaugeMetricFamily(
+            "radnode_disk_free_bytes", "Free bytes where files are kept", value=self._store.free_bytes()
+        )

@@ -1,0 +1,259 @@
+"""The settings file: one TOML file that describes a node, read once, every fault reported at once.
+
+Read by every command (`radnode --settings FILE`, or the variable RADNODE_SETTINGS); `docs/settings.md` and the JSON
+Schema are generated from these classes. Rules for routing are a file of their own (`dicom_node.routing`). Secrets are
+never written here: destinations name a variable or a file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dicom_node.assembly import AssemblyRules
+from dicom_node.delivery.archive import Destination
+from dicom_node.receiver import ReceiverSettings
+from dicom_node.results.profile import Profile
+from dicom_node.store import StoreLimits
+
+SETTINGS_VARIABLE = "RADNODE_SETTINGS"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message names the file and every fault in it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LedgerSettings(_Section):
+    """Where the ledger is."""
+
+    url: str | None = None
+    """SQLAlchemy address, `postgresql+pg8000://user@host/name`; absent: SQLite in the data folder."""
+
+
+class StorageSettings(_Section):
+    """The disk: watermarks and how long files are kept."""
+
+    soft_free_bytes: int = Field(default=2 << 30, ge=0)
+    """Below this much free space new associations are rejected for the moment."""
+    hard_free_bytes: int = Field(default=512 << 20, ge=0)
+    """Below this much free space instances are answered A700."""
+    reserve_bytes: int = Field(default=64 << 20, ge=0)
+    """Room kept back so that the ledger can still commit on a full disk."""
+    retention_days: float = Field(default=7.0, ge=0)
+    """A study's files are evicted only after this, and only when all its deliveries have ended."""
+
+    @model_validator(mode="after")
+    def _soft_above_hard(self) -> Self:
+        if self.soft_free_bytes < self.hard_free_bytes:
+            raise ValueError("soft_free_bytes must not be less than hard_free_bytes")
+        return self
+
+    @property
+    def limits(self) -> StoreLimits:
+        """As the store takes them."""
+        return StoreLimits(
+            soft_free_bytes=self.soft_free_bytes,
+            hard_free_bytes=self.hard_free_bytes,
+            reserve_bytes=self.reserve_bytes,
+        )
+
+
+class ModelsSettings(_Section):
+    """Which models are installed."""
+
+    folders: tuple[Path, ...] = ()
+    """Folders that hold `NAME/VERSION/card.toml`; the project's own `models/zoo` is searched after them."""
+    include_zoo: bool = True
+    """Whether the models that come with radnode count as installed. They are research models and need a route."""
+
+
+class WorkerSettings(_Section):
+    """The processes that run models."""
+
+    count: int = Field(default=1, ge=0, le=64)
+    """Worker processes on this machine; 0 when other machines do the work."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto takes an NVIDIA GPU when one can be used."""
+    runtime: Literal["auto", "onnx", "torch"] = "auto"
+    """Which of the card's weights to run; auto prefers ONNX."""
+    max_batch: int = Field(default=8, ge=1, le=256)
+    """Most pictures in one batch."""
+    max_delay_s: float = Field(default=0.02, ge=0, le=10)
+    """Longest time a picture waits for company in its batch."""
+    loader_threads: int = Field(default=2, ge=1, le=64)
+    """Threads that decode and preprocess while the model runs."""
+    max_jobs_in_flight: int = Field(default=8, ge=1, le=256)
+    """Studies a worker holds at a time."""
+    lease_s: float = Field(default=60.0, gt=1)
+    """After how long without a sign of life another worker takes the jobs of this one."""
+    job_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest time in one stage of a job before its worker is ended."""
+    memory_limit_mib: int = Field(default=8192, ge=512)
+    """Resident memory at which a worker is ended."""
+    ageing_s: float = Field(default=60.0, gt=0)
+    """Waiting so long raises a job by one step of priority: nothing starves."""
+    poll_s: float = Field(default=0.05, gt=0)
+    """How often to ask the ledger for jobs."""
+
+
+class DeliverySettings(_Section):
+    """How results leave."""
+
+    first_retry_s: float = Field(default=10.0, gt=0)
+    """Wait after the first failure; doubles from there, with jitter."""
+    longest_retry_s: float = Field(default=900.0, gt=0)
+    """The wait never grows beyond this; there is no limit to attempts."""
+    first_confirm_s: float = Field(default=0.05, ge=0)
+    """Wait before asking whether a sent result is there; doubles while it is not."""
+    resend_after_confirmations: int = Field(default=10, ge=1)
+    """Asked so often in vain, the result is sent again."""
+    batch: int = Field(default=16, ge=1)
+    """Result sets taken at a time per destination."""
+    poll_s: float = Field(default=0.05, gt=0)
+    """How often to ask the ledger for deliveries."""
+
+
+class WebSettings(_Section):
+    """Health and metrics over HTTP."""
+
+    host: str = "127.0.0.1"
+    """Loopback unless something in front adds TLS and names."""
+    port: int = Field(default=8042, ge=0, le=65535)
+    """0 takes any free port and writes it into `node.json` in the data folder."""
+
+
+class LogSettings(_Section):
+    """Structured logs on standard error; no patient data at any level."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level written."""
+    format: Literal["json", "text"] = "json"
+    """json for machines, text for people."""
+
+
+class Settings(_Section):
+    """Everything a node is told."""
+
+    data_dir: Path = Path("var")
+    """Ledger, received files and results; a local disk. Relative to the settings file."""
+    routes_file: Path | None = None
+    """Routing rules; absent: every study ends as NO_ROUTE. Relative to the settings file."""
+    accept_research: bool = True
+    """Run models whose card says research; their results carry the warning."""
+    receiver: ReceiverSettings = ReceiverSettings()
+    storage: StorageSettings = StorageSettings()
+    assembly: AssemblyRules = AssemblyRules()
+    ledger: LedgerSettings = LedgerSettings()
+    models: ModelsSettings = ModelsSettings()
+    worker: WorkerSettings = WorkerSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+    profile: tuple[Profile, ...] = (Profile(),)
+    """Ways of writing results; destinations name one."""
+    destination: tuple[Destination, ...] = ()
+    """Archives that results are delivered to; routes name them."""
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        faults = [*_twice("profile", self.profiles_list()), *_twice("destination", self.destinations_list())]
+        known = set(self.profiles_list())
+        for destination in self.destination:
+            if destination.profile not in known:
+                faults.append(f"destination {destination.name} names profile {destination.profile!r}, which is not set")
+        if self.assembly.archive_count and self.assembly.archive_count not in self.destinations_list():
+            faults.append(f"assembly.archive_count names {self.assembly.archive_count!r}, which is no destination")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def profiles_list(self) -> list[str]:
+        """Names of the profiles, in order."""
+        return [profile.name for profile in self.profile]
+
+    def destinations_list(self) -> list[str]:
+        """Names of the destinations, in order."""
+        return [destination.name for destination in self.destination]
+
+    def profile_of(self, destination_name: str) -> Profile:
+        """The profile of a destination.
+
+        Raises
+        ------
+        KeyError
+            If there is no such destination.
+        """
+        for destination in self.destination:
+            if destination.name == destination_name:
+                return next(profile for profile in self.profile if profile.name == destination.profile)
+        raise KeyError(destination_name)
+
+    @property
+    def ledger_url(self) -> str:
+        """Address of the ledger: as set, else SQLite in the data folder."""
+        return self.ledger.url or f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
+
+    @property
+    def model_folders(self) -> tuple[Path, ...]:
+        """Where models are looked for, in order."""
+        zoo = (Path(__file__).resolve().parents[1] / "models" / "zoo",) if self.models.include_zoo else ()
+        return self.models.folders + zoo
+
+
+def _twice(kind: str, names: list[str]) -> list[str]:
+    return [f"two {kind}s are called {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
+
+
+def read_settings(path: Path | None = None) -> Settings:
+    """Read the settings file; without one, the defaults.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The file; else the one that the variable RADNODE_SETTINGS names; else no file.
+
+    Raises
+    ------
+    SettingsError
+        Naming the file and every fault in it.
+    """
+    named = path or (Path(os.environ[SETTINGS_VARIABLE]) if os.environ.get(SETTINGS_VARIABLE) else None)
+    if named is None:
+        return _beside(Settings(), Path.cwd())
+    try:
+        data = tomllib.loads(named.read_text(encoding="utf-8"))
+        return _beside(Settings.model_validate(data), named.resolve().parent)
+    except OSError as error:
+        raise SettingsError(f"{named}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{named}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{named}: {error.error_count()} fault(s)\n{_faults(error)}") from error
+
+
+def _faults(error: ValidationError) -> str:
+    return "\n".join(
+        f"  {'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors(include_url=False)
+    )
+
+
+def _beside(settings: Settings, folder: Path) -> Settings:
+    """Relative paths are meant from the settings file, wherever the command is started."""
+    return settings.model_copy(
+        update={
+            "data_dir": folder / settings.data_dir,
+            "routes_file": folder / settings.routes_file if settings.routes_file else None,
+            "models": settings.models.model_copy(
+                update={"folders": tuple(folder / one for one in settings.models.folders)}
+            ),
+        }
+    )

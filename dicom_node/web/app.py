@@ -1,0 +1,48 @@
+"""The FastAPI application: `/healthz`, `/metrics`, `/api/studies`. Read-only, on loopback unless set otherwise.
+
+Built by `node`, served by uvicorn in a thread. What is shown of a study is `dicom_node.account`, the same that
+`radnode explain` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI, HTTPException, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from dicom_node.account import account_of, newest_studies
+from dicom_node.health import Health
+from dicom_node.ledger import Ledger
+from inference.findings import StudyUid
+
+MAX_STUDIES = 500
+
+
+def build_app(ledger: Ledger, registry: CollectorRegistry, health: Callable[[], Health]) -> FastAPI:
+    """The application over an open ledger."""
+    app = FastAPI(title="radnode", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> JSONResponse:
+        now = health()
+        return JSONResponse(now.to_json(), status_code=200 if now.is_well else 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/api/studies")
+    def list_studies(limit: int = 50) -> list[dict[str, object]]:
+        return [row.to_json() for row in newest_studies(ledger, limit=min(max(limit, 1), MAX_STUDIES))]
+
+    @app.get("/api/studies/{study_uid}")
+    def one_study(study_uid: str) -> dict[str, object]:
+        account = account_of(ledger, StudyUid(study_uid))
+        if account is None:
+            raise HTTPException(status_code=404, detail="no such study")
+        return account.to_json()
+
+    return app
