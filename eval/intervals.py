@@ -1,0 +1,87 @@
+"""Intervals around a figure: by resampling patients, and exactly for a proportion.
+
+Used by every report. The patient is the unit: films of one patient are drawn together, and where prevalence was
+chosen by design patients with and without the finding are drawn apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval; all three are NaN where the figure is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def defined(self) -> bool:
+        """Whether there was anything to count."""
+        return not math.isnan(self.value)
+
+
+def patient_bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float],
+    patients: NDArray[np.str_],
+    diseased: NDArray[np.bool_],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of `statistic` over resampled patients, stratified by truth.
+
+    Parameters
+    ----------
+    statistic : callable
+        Figure of the rows whose indices it is given; rows may repeat. May return NaN.
+    patients : str (rows,)
+        Whose row it is.
+    diseased : bool (rows,)
+        Truth of the row. A patient with any diseased row is drawn among the diseased.
+    resamples : int, optional
+        How many times to draw.
+    seed : int, optional
+        Seed of the draws, to be named in the report.
+
+    Returns
+    -------
+    Estimate
+        The figure of all rows, and the 2.5th and 97.5th percentile of the resampled ones. Resamples in which the
+        figure is undefined are left out.
+    """
+    rows_of = {patient: np.flatnonzero(patients == patient) for patient in np.unique(patients)}
+    with_disease = [rows for rows in rows_of.values() if diseased[rows].any()]
+    without = [rows for rows in rows_of.values() if not diseased[rows].any()]
+    random = np.random.default_rng(seed)
+    drawn = [statistic(np.concatenate(_draw(with_disease, random) + _draw(without, random))) for _ in range(resamples)]
+    known = np.asarray(drawn)[~np.isnan(drawn)]
+    value = statistic(np.arange(len(patients)))
+    if math.isnan(value) or not known.size:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    low, high = np.percentile(known, [2.5, 97.5]).tolist()
+    return Estimate(value=value, low=low, high=high)
+
+
+def _draw(groups: list[NDArray[np.intp]], random: np.random.Generator) -> list[NDArray[np.intp]]:
+    return [groups[index] for index in random.integers(0, len(groups), len(groups))] if groups else []
+
+
+def clopper_pearson(successes: int, trials: int) -> Estimate:
+    """Proportion with its exact 95 % interval (Clopper and Pearson 1934); undefined for no trials."""
+    from scipy.stats import beta
+
+    if not trials:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    low = float(beta.ppf(0.025, successes, trials - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(0.975, successes + 1, trials - successes)) if successes < trials else 1.0
+    return Estimate(value=successes / trials, low=low, high=high)

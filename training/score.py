@@ -1,0 +1,70 @@
+"""What a trained network says of films it has not seen, kept as one file per fold.
+
+Called by `training.train` after each fold. Turning these scores into thresholds is `training.operating`, into figures
+`training.figures`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from eval.froc import Mark
+from inference.postprocess import decode
+from models.card import CenterHeatmapOutput
+from training.cache import PreparedFilms
+from training.data import Film, ImageName
+from training.loop import normalised
+from training.network import STRIDE, Detector, Outputs
+from training.recipe import Recipe
+
+OUTPUT = CenterHeatmapOutput(stride=STRIDE, max_lesions=20, nms_iou=0.3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredFilm:
+    """What a network said of a film held out from its training: logits, marks in source pixels."""
+
+    image: ImageName
+    fold: int
+    picture_logit: float
+    marks: tuple[Mark, ...]
+
+
+_SCORED = TypeAdapter(tuple[ScoredFilm, ...])
+
+
+def score_films(
+    network: Detector, films: Sequence[Film], prepared: PreparedFilms, recipe: Recipe, *, fold: int
+) -> tuple[ScoredFilm, ...]:
+    """Run `network` over `films` one by one in float32, and decode as a node does, but keep marks of every score."""
+    network.eval()
+    scored = []
+    with torch.inference_mode():
+        for film in films:
+            grey = torch.from_numpy(prepared.grey(film.image))[None, None]
+            outputs: Outputs = network(normalised(grey, recipe))
+            transform = prepared.transform(film.image)
+            said = decode(outputs.heatmap[0].numpy(), outputs.ltrb[0].numpy(), OUTPUT, transform)
+            marks = tuple(Mark(box=mark.box, score=mark.logit) for mark in said)
+            logit = float(outputs.picture[0, 0])
+            scored.append(ScoredFilm(image=film.image, fold=fold, picture_logit=logit, marks=marks))
+    return tuple(scored)
+
+
+def write_scores(scored: Iterable[ScoredFilm], file: Path) -> None:
+    """Write scores as JSON, whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps([asdict(film) for film in scored]), encoding="utf-8")
+    os.replace(partial, file)  # noqa: PTH105 - atomic: a cut never leaves half a file
+
+
+def read_scores(file: Path) -> tuple[ScoredFilm, ...]:
+    """Read what `write_scores` wrote."""
+    return _SCORED.validate_json(file.read_bytes())
