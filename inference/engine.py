@@ -1,0 +1,342 @@
+"""Studies in, analyses out: warm models, loaders that decode while the network runs, batches across studies.
+
+Called by the worker process (`dicom_node.worker`), `eval` and benchmarks. Loader threads and one batcher thread; what
+is decided about a study is in `study_run`, what runs together in `batching`. Nothing here touches network, database
+or settings files. A fault stays with its study; only `DeviceOutOfMemory` asks for a new process.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference import postprocess
+from inference.batching import Batch, Batcher, BatchLimits, Schedule
+from inference.images import LoadLimits
+from inference.refusals import Reason, Refusal, Refused
+from inference.runtimes import open_network
+from inference.runtimes.base import Device, Network, NetworkFailed
+from inference.study_run import Analysis, Loaded, StudyInput, StudyRun, load_for
+from models.card import ModelCard, Runtime
+from models.registry import InstalledModel
+
+__all__ = ["Analysis", "Engine", "EngineClosed", "EngineSettings", "StudyInput"]
+
+
+class EngineClosed(Exception):
+    """The engine was closed before the study was done. Retryable: nothing was decided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """How the engine uses the machine."""
+
+    max_batch: int = 8  # most pictures of a batch
+    max_delay_s: float = 0.02  # longest time a picture waits for company; nothing waits when nothing more is coming
+    loader_threads: int = 2  # decode and prepare
+    network_threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 4))  # of one inference on the CPU
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runtime: Literal["auto", "onnx", "torch"] = "auto"  # auto takes the first of the card
+    ageing_s: float = 60.0  # waiting so long is worth one step of priority
+    max_pictures_held: int = 64  # prepared pictures in memory; studies beyond wait as paths
+    max_pictures_per_study: int = 200  # a projection study with more is no projection study
+    limits: LoadLimits = field(default_factory=LoadLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A picture in a batch: its study, and what was loaded."""
+
+    run: StudyRun
+    loaded: Loaded
+
+
+class Engine:
+    """Runs installed models on studies.
+
+    Parameters
+    ----------
+    models : sequence of InstalledModel
+        Loaded and warmed up here; `submit` names them by reference.
+    settings : EngineSettings
+    clock : callable
+        Monotonic seconds.
+    networks : callable
+        Opens a model's network: another runtime (a remote one) is passed in here.
+
+    Raises
+    ------
+    models.registry.WeightsError, inference.runtimes.base.NetworkFailed
+        When a model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[InstalledModel],
+        *,
+        settings: EngineSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        networks: Callable[[InstalledModel, EngineSettings], Network] | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self._clock = clock
+        opened = networks or _open
+        self._cards: dict[str, ModelCard] = {model.card.reference: model.card for model in models}
+        self._networks = {model.card.reference: opened(model, self.settings) for model in models}
+        limits = BatchLimits(max_batch=self.settings.max_batch, max_delay_s=self.settings.max_delay_s)
+        schedule = Schedule[_Task](dict.fromkeys(self._cards, limits), ageing_s=self.settings.ageing_s)
+        self._lock = threading.Condition()
+        self._waiting: list[tuple[float, int, StudyRun]] = []  # not yet admitted
+        self._to_load: list[tuple[float, int, StudyRun, Path]] = []
+        self._runs: set[StudyRun] = set()  # admitted and not done
+        self._held = 0
+        self._loading = 0  # images on their way to the batcher
+        self._ordinals = itertools.count()
+        self._closed = False
+        self._batcher = Batcher(schedule, self._run_batch, more_coming=lambda: self._loading > 0, clock=clock)
+        self._loaders = [
+            threading.Thread(target=self._load_loop, name=f"loader-{number}", daemon=True)
+            for number in range(self.settings.loader_threads)
+        ]
+        for loader in self._loaders:
+            loader.start()
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """Device of each model by reference."""
+        return {reference: network.device for reference, network in self._networks.items()}
+
+    def submit(
+        self,
+        reference: str,
+        study: StudyInput,
+        *,
+        max_batch: int | None = None,
+        on_stage: Callable[[str], None] = lambda stage: None,
+    ) -> Future[Analysis]:
+        """Analyse a study.
+
+        Parameters
+        ----------
+        reference : str
+            ``name@version`` of a model given at construction.
+        max_batch : int or None
+            Upper bound of this study's batches; 1 runs its pictures alone.
+        on_stage : callable
+            Told "load" and "infer" as the study gets there, from the engine's threads.
+
+        Returns
+        -------
+        Future of Analysis
+            Its exception is `DeviceOutOfMemory` (start a new process), `EngineClosed`, or an unforeseen error that
+            belongs to this study alone.
+
+        Raises
+        ------
+        KeyError
+            If the model is not one of this engine's.
+        EngineClosed
+            After `close`.
+        """
+        run = StudyRun(self._cards[reference], study, max_batch=max_batch, on_stage=on_stage, started_s=self._clock())
+        with self._lock:
+            if self._closed:
+                raise EngineClosed
+            heapq.heappush(self._waiting, (self._key(study), next(self._ordinals), run))
+            self._admit()
+        return run.future
+
+    def close(self) -> None:
+        """Stop after the pictures in hand; studies that are not done end with `EngineClosed`."""
+        with self._lock:
+            self._closed = True
+            left = [run for _, _, run in self._waiting]
+            self._waiting.clear()
+            self._to_load.clear()
+            self._lock.notify_all()
+        for loader in self._loaders:
+            loader.join()
+        self._batcher.close()
+        for run in (*left, *self._runs):
+            if not run.future.done():
+                run.future.set_exception(EngineClosed())
+        for network in self._networks.values():
+            network.close()
+
+    # admission and loading -------------------------------------------------------------------------------------------
+
+    def _key(self, study: StudyInput) -> float:
+        return self._clock() - study.priority * self.settings.ageing_s
+
+    def _admit(self) -> None:
+        """Let studies in while there is room for their pictures, most urgent first; one always fits. Lock held."""
+        while self._waiting and not self._closed:
+            key, _, run = self._waiting[0]
+            images = len(run.study.images)
+            if self._held and self._held + images > self.settings.max_pictures_held:
+                return
+            heapq.heappop(self._waiting)
+            if not run.future.set_running_or_notify_cancel():
+                continue
+            self._held += images
+            self._runs.add(run)
+            self._loading += max(images, 1)
+            # A study without images takes one turn too, so that it ends like all others: in a loader thread.
+            for path in run.study.images or (Path(),):
+                heapq.heappush(self._to_load, (key, next(self._ordinals), run, path))
+            self._lock.notify_all()
+
+    def _load_loop(self) -> None:
+        while (task := self._next_to_load()) is not None:
+            run, path = task
+            try:
+                self._load_one(run, path)
+            except Exception as error:  # noqa: BLE001  (the loop's edge: whatever it is, it is this study's alone)
+                self._fail(run, error)
+            finally:
+                with self._lock:
+                    self._loading -= 1
+                self._batcher.wake()
+
+    def _next_to_load(self) -> tuple[StudyRun, Path] | None:
+        with self._lock:
+            while not self._to_load and not self._closed:
+                self._lock.wait()
+            if self._closed:
+                return None
+            _, _, run, path = heapq.heappop(self._to_load)
+            return run, path
+
+    def _load_one(self, run: StudyRun, path: Path) -> None:
+        if run.future.done():  # another of its pictures ended the study
+            return
+        with self._lock:
+            first = "load" not in run.times_s
+            run.times_s.setdefault("load", self._clock())
+        if first:
+            run.on_stage("load")
+        if run.study.images:
+            name, loaded = load_for(run.card, path, self.settings.limits)
+            with self._lock:
+                if isinstance(loaded, Refusal):
+                    run.skipped.append((name, loaded))
+                else:
+                    run.loaded.append(loaded)
+                run.to_load -= 1
+                too_many = len(run.loaded) > self.settings.max_pictures_per_study
+                last = run.to_load == 0
+            if too_many:
+                self._finish(run, run.refused(self._clock(), _too_many(self.settings.max_pictures_per_study)))
+                return
+            if not last:
+                return
+        self._all_loaded(run)
+
+    def _all_loaded(self, run: StudyRun) -> None:
+        run.settle_inputs(self._clock())
+        if not run.loaded:
+            self._finish(run, run.refused(self._clock()))
+            return
+        if run.study.known_inputs_digest == run.inputs_digest:
+            self._finish(run, run.unchanged(self._clock()))
+            return
+        run.on_stage("infer")
+        run.to_infer = len(run.loaded)
+        tasks = [_Task(run, loaded) for loaded in run.loaded]
+        self._batcher.put(tasks, model=run.card.reference, priority=run.study.priority, max_batch=run.max_batch)
+
+    # inference, in the batcher's thread ------------------------------------------------------------------------------
+
+    def _run_batch(self, batch: Batch[_Task]) -> None:
+        tasks = [task for task in batch.items if not task.run.future.done()]
+        if not tasks:
+            return
+        try:
+            self._judge_or_isolate(batch.model, tasks)
+        except Exception as error:  # noqa: BLE001  (the loop's edge: the batcher must outlive any batch)
+            self._fail_all(tasks, error)
+
+    def _judge_or_isolate(self, model: str, tasks: Sequence[_Task]) -> None:
+        """A batch that fails is run one by one, so that only the picture that is at fault fails."""
+        try:
+            self._judge(model, tasks)
+        except NetworkFailed:
+            for task in tasks:
+                self._judge_alone(model, task)
+
+    def _judge_alone(self, model: str, task: _Task) -> None:
+        try:
+            self._judge(model, [task])
+        except NetworkFailed as error:
+            self._settle(task, Refusal(reason=Reason.MODEL_FAILED, detail=str(error)), 0.0)
+
+    def _judge(self, model: str, tasks: Sequence[_Task]) -> None:
+        started = self._clock()
+        stacked: NDArray[np.float32] = np.stack([task.loaded.prepared.tensor for task in tasks])
+        outputs = self._networks[model].run(stacked)
+        spent = self._clock() - started
+        if any(array.shape[:1] != (len(tasks),) for array in outputs.values()):
+            raise NetworkFailed("the network gave another number of pictures than it was given")
+        for index, task in enumerate(tasks):
+            said: postprocess.PictureResult | Refusal
+            try:
+                own = {name: array[index] for name, array in outputs.items()}
+                said = postprocess.say(own, task.loaded.picture, task.loaded.prepared.transform, task.run.card)
+            except Refused as refused:
+                said = refused.refusal
+            self._settle(task, said, spent)
+
+    def _settle(self, task: _Task, said: postprocess.PictureResult | Refusal, model_s: float) -> None:
+        run = task.run
+        if isinstance(said, Refusal):
+            run.skipped.append((task.loaded.picture.header.sop_instance_uid, said))
+        else:
+            run.results.append((task.loaded, said))
+        run.model_s += model_s
+        run.to_infer -= 1
+        if run.to_infer == 0:
+            self._finish(run, run.concluded(self._clock()))
+
+    # endings ---------------------------------------------------------------------------------------------------------
+
+    def _finish(self, run: StudyRun, analysis: Analysis) -> None:
+        if self._leave(run):
+            run.future.set_result(analysis)
+
+    def _fail(self, run: StudyRun, error: Exception) -> None:
+        if self._leave(run):
+            run.future.set_exception(error)
+
+    def _fail_all(self, tasks: Sequence[_Task], error: Exception) -> None:
+        for run in {id(task.run): task.run for task in tasks}.values():
+            self._fail(run, error)
+
+    def _leave(self, run: StudyRun) -> bool:
+        """Make room for the next study; True for the one thread that may end this one."""
+        with self._lock:
+            if run not in self._runs:
+                return False
+            self._runs.remove(run)
+            self._held -= len(run.study.images)
+            self._admit()
+            return True
+
+
+def _open(model: InstalledModel, settings: EngineSettings) -> Network:
+    runtime = None if settings.runtime == "auto" else Runtime(settings.runtime)
+    return open_network(model, runtime=runtime, device=Device(settings.device), threads=settings.network_threads)
+
+
+def _too_many(limit: int) -> Refusal:
+    return Refusal(reason=Reason.TOO_MANY_INSTANCES, detail=f"more than {limit} images for a projection model")

@@ -1,0 +1,51 @@
+"""Networks behind one small interface; the only place of `inference` that knows onnxruntime and torch.
+
+`open_network` chooses the library from the card and the settings. Called by `inference.engine`.
+"""
+
+from __future__ import annotations
+
+from inference.runtimes.base import Device, DeviceOutOfMemory, Network, NetworkFailed
+from models.card import Runtime
+from models.registry import InstalledModel
+
+__all__ = ["Device", "DeviceOutOfMemory", "Network", "NetworkFailed", "open_network"]
+
+
+def open_network(
+    model: InstalledModel, *, runtime: Runtime | None = None, device: Device = Device.AUTO, threads: int = 2
+) -> Network:
+    """Load verified weights and warm the network up.
+
+    Parameters
+    ----------
+    runtime : Runtime or None
+        None takes the first of the card.
+    device : Device
+        AUTO takes CUDA where the runtime offers it.
+    threads : int
+        Threads of one inference on the CPU.
+
+    Raises
+    ------
+    models.registry.WeightsError
+        If the weights are not those of the card.
+    NetworkFailed
+        If the library cannot load or run them, is not installed, or CUDA was asked for and is not there.
+    """
+    chosen = model.runtimes[0] if runtime is None else runtime
+    weights = model.weights(chosen)
+    spec, output = model.card.input, model.card.output
+    shape = (spec.channels, spec.height, spec.width)
+    network: Network
+    if chosen is Runtime.ONNX:
+        from inference.runtimes.onnx import OnnxNetwork
+
+        network = OnnxNetwork(weights, device=device, threads=threads)
+    else:
+        from inference.runtimes.torch import TorchNetwork
+
+        names = tuple(name for name in (output.heatmap, output.ltrb, output.picture) if name)
+        network = TorchNetwork(weights, output_names=names, device=device, threads=threads)
+    network.warm_up(shape)
+    return network
