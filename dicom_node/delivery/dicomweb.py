@@ -46,6 +46,7 @@ MAX_TOLD: Final = 60  # of an error text of the TLS library
 WORTH_RETRYING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 NO_QUERY: Final = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 NOT_ALLOWED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+FOR_EVERYTHING: Final = NOT_ALLOWED | {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
 SUCCESS: Final = range(200, 300)
 CLIENT_ERROR: Final = range(400, 500)
 REMEDIES: Final[dict[int, str]] = {
@@ -128,6 +129,13 @@ def _explain_status(answer: _Answer) -> str:
     return f"the archive answered HTTP {answer.status}: {remedy}"
 
 
+def _may_be_one_object(answer: _Answer) -> bool:
+    """Whether the status may be due to one object of many: the others must not wait or be refused with it."""
+    if answer.status in FOR_EVERYTHING:
+        return False
+    return _is_permanent(answer) or answer.status == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def _is_permanent(answer: _Answer) -> bool:
     return answer.status in CLIENT_ERROR and answer.status not in WORTH_RETRYING
 
@@ -179,32 +187,44 @@ class DicomwebArchive:
         if part:
             yield part
 
-    def _store(self, objects: Sequence[OutboundObject]) -> tuple[SendOutcome, ...]:
+    def _store(self, objects: Sequence[OutboundObject]) -> list[SendOutcome]:
+        """One request; objects of which its answer says nothing go again, each alone, where that may help."""
         try:
             body = stow.multipart(objects)
             headers = {"Content-Type": body.content_type, "Content-Length": str(body.length_bytes)}
             answer = self._exchange("POST", "/studies", headers=headers, content=body)
         except OSError as error:
-            return tuple(_unreadable(item, error) for item in objects)
+            return [_unreadable(item, error) for item in objects]
         except ArchiveError as error:
-            return _all(objects, Sent.RETRY, str(error))
-        if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(objects) > 1:
-            return tuple(outcome for item in objects for outcome in self._store([item]))
-        return self._judge(answer, objects)
+            return _for_all(objects, Sent.RETRY, str(error))
+        told = self._told(answer, objects)
+        silent = [item for item in objects if item.sop_instance_uid not in told]
+        if silent and len(objects) > 1 and (told or _may_be_one_object(answer)):
+            alone = [outcome for item in silent for outcome in self._store([item])]
+        else:
+            alone = _for_all(silent, *self._verdict(answer), answer.retry_after_s)
+        told |= {outcome.sop_instance_uid: outcome for outcome in alone}
+        return [told[item.sop_instance_uid] for item in objects]
 
-    def _judge(self, answer: _Answer, objects: Sequence[OutboundObject]) -> tuple[SendOutcome, ...]:
-        """Read what the archive says of each object; where it says nothing, the HTTP status speaks for all."""
-        success = answer.status in SUCCESS
-        if success or _is_permanent(answer):
+    @staticmethod
+    def _told(answer: _Answer, objects: Sequence[OutboundObject]) -> dict[SopUid, SendOutcome]:
+        """What the archive says of single objects: archives do so with success and refusal alike."""
+        if answer.status in SUCCESS or _is_permanent(answer):
             with suppress(ValueError, IndexError):
                 return stow.store_outcomes(answer.data_sets()[0], objects)
-        if success and not answer.body.strip():
-            return _all(objects, Sent.ACCEPTED, "")
-        if success:
-            told = "the answer is not one of STOW-RS: is url the root of the DICOMweb service?"
-            return _all(objects, Sent.RETRY, told)
-        sent = Sent.REFUSED if _is_permanent(answer) else Sent.RETRY
-        return _all(objects, sent, _explain_status(answer), answer.retry_after_s)
+        return {}
+
+    @staticmethod
+    def _verdict(answer: _Answer) -> tuple[Sent, str]:
+        """What the HTTP status says of objects that the answer does not mention."""
+        if answer.status not in SUCCESS:
+            return (Sent.REFUSED if _is_permanent(answer) else Sent.RETRY), _explain_status(answer)
+        if not answer.body.strip():
+            return Sent.ACCEPTED, ""
+        return (
+            Sent.RETRY,
+            "the answer is not one of STOW-RS, or does not mention the object: is url the root of the service?",
+        )
 
     def request_commitment(
         self,
@@ -351,10 +371,10 @@ def _unreadable(item: OutboundObject, error: OSError) -> SendOutcome:
     return SendOutcome(sop_instance_uid=item.sop_instance_uid, sent=Sent.RETRY, reason=reason)
 
 
-def _all(
+def _for_all(
     objects: Sequence[OutboundObject], sent: Sent, reason: str, retry_after_s: float | None = None
-) -> tuple[SendOutcome, ...]:
-    return tuple(
+) -> list[SendOutcome]:
+    return [
         SendOutcome(sop_instance_uid=item.sop_instance_uid, sent=sent, reason=reason, retry_after_s=retry_after_s)
         for item in objects
-    )
+    ]

@@ -147,19 +147,20 @@ def number(attributes: Attributes, tag: str) -> int | None:
     return int(text) if text is not None and plain else None
 
 
-def store_outcomes(answer: Attributes, objects: Sequence[OutboundObject]) -> tuple[SendOutcome, ...]:
-    """Read a Store Instances Response (PS3.18 table 10.5.3-1): one outcome for each of `objects`.
+def store_outcomes(answer: Attributes, objects: Sequence[OutboundObject]) -> dict[SopUid, SendOutcome]:
+    """Read a Store Instances Response (PS3.18 table 10.5.3-1): the outcomes of those `objects` that it mentions.
 
     Raises
     ------
     ValueError
-        When the answer lists neither what was stored nor what failed.
+        When the answer lists neither what was stored nor what failed, and so is none.
     """
     if REFERENCED_SOP_SEQUENCE not in answer and FAILED_SOP_SEQUENCE not in answer:
         raise ValueError("no list of instances")
     stored = _listed(answer, REFERENCED_SOP_SEQUENCE)
     failed = _listed(answer, FAILED_SOP_SEQUENCE)
-    return tuple(_store_outcome(item.sop_instance_uid, stored, failed) for item in objects)
+    found = (_store_outcome(item.sop_instance_uid, stored, failed) for item in objects)
+    return {outcome.sop_instance_uid: outcome for outcome in found if outcome is not None}
 
 
 def _listed(answer: Attributes, sequence: str) -> dict[str, Attributes]:
@@ -167,7 +168,9 @@ def _listed(answer: Attributes, sequence: str) -> dict[str, Attributes]:
     return {uid: item for item in items if (uid := first(item, REFERENCED_SOP_UID))}
 
 
-def _store_outcome(uid: SopUid, stored: Mapping[str, Attributes], failed: Mapping[str, Attributes]) -> SendOutcome:
+def _store_outcome(
+    uid: SopUid, stored: Mapping[str, Attributes], failed: Mapping[str, Attributes]
+) -> SendOutcome | None:
     if uid in failed:
         code = number(failed[uid], FAILURE_REASON)
         sent, reason = (Sent.RETRY, "the archive did not store the object and gave no reason: see its log")
@@ -178,4 +181,4 @@ def _store_outcome(uid: SopUid, stored: Mapping[str, Attributes], failed: Mappin
         warning = number(stored[uid], WARNING_REASON)
         reason = f"stored, with a warning (status {warning:04X})" if warning else ""
         return SendOutcome(sop_instance_uid=uid, sent=Sent.ACCEPTED, reason=reason)
-    return SendOutcome(sop_instance_uid=uid, sent=Sent.RETRY, reason="the archive's answer does not mention the object")
+    return None
