@@ -114,6 +114,15 @@ class _Rule:
     missing: str | None = None
 
 
+def too_early(last_received_at: datetime, rules: AssemblyRules, now: datetime, holders: Sequence[str]) -> Wait | None:
+    """The answer that needs no look at the images: somebody is sending, or no rule's quiet time can be over."""
+    if holders:
+        return Wait(until=now + timedelta(seconds=HELD_POLL_S), because=holders[0])
+    quiet = (rules.projection_quiet_s, rules.mammography_quiet_s, rules.ct_quiet_s, rules.other_quiet_s)
+    quiet_until = last_received_at + timedelta(seconds=min(quiet))
+    return Wait(until=quiet_until, because=f"quiet time of at least {min(quiet):g} s") if now < quiet_until else None
+
+
 def decide(
     arrivals: Arrivals,
     rules: AssemblyRules,
@@ -137,8 +146,9 @@ def decide(
     archive_count : callable
         The archive's own count of the study's instances, asked only when all else is met; None while unknown.
     """
-    if holders:
-        return Wait(until=now + timedelta(seconds=HELD_POLL_S), because=holders[0])
+    early = too_early(arrivals.last_received_at, rules, now, holders)
+    if early:
+        return early
     kinds = _rules_of(arrivals.instances, rules)
     quiet_s = max(rule.quiet_s for rule in kinds)
     quiet_until = arrivals.last_received_at + timedelta(seconds=quiet_s)

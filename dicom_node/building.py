@@ -11,7 +11,7 @@ import structlog
 from dicom_node.clock import Clock
 from dicom_node.ledger import Ledger
 from dicom_node.pipeline import Pipeline
-from dicom_node.routing import Routes, read_routes
+from dicom_node.routing import Routes, RoutesError, read_routes
 from dicom_node.settings import Settings
 from dicom_node.store import Store
 from models.registry import InstalledModel, installed_models
@@ -35,7 +35,7 @@ def build_pipeline(settings: Settings, clock: Clock | None, models: tuple[Instal
     RoutesError
         If the routes file is faulty.
     """
-    routes = read_routes(settings.routes_file) if settings.routes_file else Routes()
+    routes = usable_routes(settings)
     return Pipeline(
         settings,
         Ledger(settings.ledger_url, clock=clock),
@@ -43,3 +43,24 @@ def build_pipeline(settings: Settings, clock: Clock | None, models: tuple[Instal
         routes,
         models,
     )
+
+
+def usable_routes(settings: Settings) -> Routes:
+    """The settings' routes; none without a routes file.
+
+    Raises
+    ------
+    RoutesError
+        If the file is faulty or a route names a destination that is not set.
+    """
+    routes = read_routes(settings.routes_file) if settings.routes_file else Routes()
+    known = settings.destinations_list()
+    faults = [
+        f"  route {route.name} names destination {name!r}, which the settings do not have"
+        for route in routes.route
+        for name in route.destinations
+        if name not in known
+    ]
+    if faults:
+        raise RoutesError("\n".join([f"{settings.routes_file}: {len(faults)} fault(s)", *faults]))
+    return routes

@@ -93,12 +93,23 @@ class Pipeline:
         """Read the headers of instances that have just come; returns how many there were."""
         with self.ledger.read() as tx:
             waiting = instances.to_index(tx, limit=limit)
-        read = [(stored, read_facts(self.store.path(stored.path), stored)) for stored in waiting if stored.path]
+        read = [(stored, indexed) for stored in waiting if (indexed := self._read_facts(stored)) is not None]
         if read:
             with self.ledger.begin() as tx:
                 for stored, indexed in read:
                     self._enter_facts(tx, stored, indexed)
         return len(read)
+
+    def _read_facts(self, stored: StoredInstance) -> Indexed | None:
+        """Facts or a refusal; None when the disk does not give the file now: it stays to be indexed."""
+        try:
+            return read_facts(self.store.path(stored.path or ""), stored)
+        except (FileNotFoundError, ValueError):
+            log.error("an acknowledged file is missing", alarm=True, instance=stored.id)
+            return Indexed(facts=None, refusal=Refusal(reason=Reason.UNREADABLE, detail="its file is gone"))
+        except OSError as error:
+            log.error("a file cannot be read now", alarm=True, instance=stored.id, errno=error.errno)
+            return None
 
     def _enter_facts(self, tx: sa.Connection, stored: StoredInstance, indexed: Indexed) -> None:
         if indexed.refusal is None and indexed.facts is not None:
@@ -134,11 +145,12 @@ class Pipeline:
         self, study: StudyRow, holders: Sequence[str], archive_count: Callable[[StudyUid], int | None]
     ) -> bool:
         now = self.ledger.clock()
-        if holders:  # the cheap answer first: a large study that is still being sent is not read again and again
-            decision: assembly.Decision = assembly.Wait(
-                until=now + timedelta(seconds=assembly.HELD_POLL_S), because=holders[0]
-            )
-            arrived: tuple[StoredInstance, ...] = ()
+        # The cheap answer first: a large study that is still being sent is not read again and again.
+        early = assembly.too_early(study.last_received_at, self.settings.assembly, now, holders)
+        arrived: tuple[StoredInstance, ...] = ()
+        decision: assembly.Decision
+        if early:
+            decision = early
         else:
             with self.ledger.read() as tx:
                 arrived = instances.of_study(tx, study.study_uid)
@@ -360,7 +372,7 @@ class Pipeline:
         request = EncodeRequest(
             study_uid=job.study_uid,
             sources=sources,
-            card=self.cards[job.reference],
+            card=self.cards.get(job.reference),
             findings=job.findings,
             refusal=job.refusal,
             profile=next(profile for profile in self.settings.profile if profile.name == profile_name),

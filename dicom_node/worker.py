@@ -105,7 +105,6 @@ class Worker:
 
     def _take(self, limit: int, *, alone: bool) -> tuple[Job, ...]:
         ledger = self.pipeline.ledger
-        mine = sorted({model.card.identity.name for model in self._models})
         with ledger.read() as tx:  # a look without the write lock: most polls find nothing
             if not jobs.any_queued(tx):
                 return ()
@@ -118,7 +117,6 @@ class Worker:
                 limit=limit,
                 ageing_s=self.settings.ageing_s,
                 alone=alone,
-                models=mine,
             )
 
     def _begin(self, job: Job) -> None:

@@ -120,7 +120,6 @@ def claim(
     limit: int,
     ageing_s: float,
     alone: bool,
-    models: Sequence[str] | None = None,
 ) -> tuple[Job, ...]:
     """Take up to `limit` queued jobs: urgent first, and one step of priority gained per `ageing_s` of waiting.
 
@@ -136,8 +135,6 @@ def claim(
         .order_by(rank.desc(), job.c.id)
         .limit(1 if alone else limit)
     )
-    if models is not None:
-        query = query.where(job.c.model_name.in_(models))
     if tx.dialect.name == "postgresql":
         query = query.with_for_update(skip_locked=True)
     ids = list(tx.execute(query).scalars())
@@ -307,6 +304,9 @@ def mark_poison(tx: sa.Connection, job_id: int) -> None:
             refusal_detail="processing ended its worker or exceeded its limits repeatedly",
             attempts=0,
             interruptions=0,
+            findings=None,
+            findings_digest=None,
+            content_time=None,
         )
     )
 
