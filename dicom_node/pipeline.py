@@ -8,7 +8,7 @@
               `commit_analysis`      what it said
     encode    `encode`             worker: findings to DICOM objects           → result set and its deliveries
     deliver   `dicom_node.deliverer`  one thread per destination               → SENT, CONFIRMED
-    retract   `retract`            a person withdraws results                  → rejection notes and their deliveries
+    retract   `dicom_node.withdrawal`  a person withdraws results              → rejection notes and their deliveries
 
 Each method is one stage and commits its own work; a stage that is repeated after a crash changes nothing that stands.
 The loops that call them are `coordinator`, `worker` and `deliverer`; decisions are made in `assembly` and `routing`.
@@ -23,12 +23,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
-from inference.engine import Analysis, StudyInput
-from models.registry import InstalledModel
 
 from dicom_node import assembly
 from dicom_node.indexing import Indexed, read_facts
-from dicom_node.ledger import Ledger, deliveries, events, instances, jobs, results, studies
+from dicom_node.ledger import Ledger, events, instances, jobs, results, studies
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job, NewJob
 from dicom_node.ledger.studies import StudyRow
@@ -38,9 +36,11 @@ from dicom_node.settings import Settings
 from dicom_node.states import InstanceState, JobState, Outcome, Stage, StudyState
 from dicom_node.store import Store
 from dicom_node.study import NewInstance, Recorded
+from inference.engine import Analysis, StudyInput
 from inference.findings import Findings, SeriesUid, SopUid, StudyUid
 from inference.refusals import Reason, Refusal
 from models.card import Use
+from models.registry import InstalledModel
 
 log = structlog.get_logger(__name__)
 
@@ -377,11 +377,12 @@ class Pipeline:
             refusal=job.refusal,
             profile=next(profile for profile in self.settings.profile if profile.name == profile_name),
             content_time=job.content_time or self.ledger.clock(),
-            predecessors=_references(current) if current else (),
+            predecessors=references(current) if current else (),
         )
-        return [self._write_object(job.study_uid, encoded) for encoded in encode(request)]
+        return [self.write_object(job.study_uid, encoded) for encoded in encode(request)]
 
-    def _write_object(self, study_uid: StudyUid, encoded: ResultObject) -> results.WrittenObject:
+    def write_object(self, study_uid: StudyUid, encoded: ResultObject) -> results.WrittenObject:
+        """Write one encoded object durably; nothing names it until its row is committed."""
         return results.WrittenObject(
             role=encoded.role,
             study_uid=study_uid,
@@ -421,47 +422,6 @@ class Pipeline:
         elif any(job.state is JobState.FAILED for job in last_of.values()):
             self._end(tx, study, Outcome.NOT_ANALYSED, Reason.POISON, "the result could not be written", now)
 
-    # retract ---------------------------------------------------------------------------------------------------------
-
-    def retract(self, study_uid: StudyUid) -> int:
-        """Withdraw every current result of a study; returns how many result sets were withdrawn."""
-        from dicom_node.results.retraction import encode_retraction
-
-        now = self.ledger.clock()
-        with self.ledger.begin() as tx:
-            current = [row for row in results.of_study(tx, study_uid) if row.is_current]
-            sources = {
-                stored.sop_instance_uid: self.store.path(stored.path)
-                for stored in instances.of_study(tx, study_uid)
-                if stored.path and stored.state is InstanceState.INDEXED
-            }
-            for row in current:
-                profile = next(profile for profile in self.settings.profile if profile.name == row.profile)
-                note = encode_retraction(_references(row), sources=sources, profile=profile, content_time=now)
-                results.withdraw_current(tx, row.id)
-                results.commit(
-                    tx,
-                    job_id=row.job_id,
-                    study_uid=study_uid,
-                    model_name=row.model_name,
-                    profile=row.profile,
-                    objects=[self._write_object(study_uid, note)],
-                    destinations=[one.destination for one in deliveries.of_result_set(tx, row.id)],
-                    at=now,
-                    kind=results.ResultKind.RETRACTION,
-                )
-                events.add(
-                    tx,
-                    study_uid,
-                    at=now,
-                    stage=Stage.RETRACT,
-                    what=f"{row.model_name}: {len(row.objects)} object(s) withdrawn by a rejection note",
-                    detail=f"profile {row.profile}",
-                )
-            if current:
-                studies.set_retracted(tx, study_uid, now)
-            return len(current)
-
     # events ----------------------------------------------------------------------------------------------------------
 
     def _end(
@@ -496,7 +456,8 @@ def _candidates(arrived: Sequence[StoredInstance]) -> list[Candidate]:
     ]
 
 
-def _references(row: results.ResultSetRow) -> tuple[ObjectRef, ...]:
+def references(row: results.ResultSetRow) -> tuple[ObjectRef, ...]:
+    """The objects of a result set, as result writers refer to them."""
     return tuple(
         ObjectRef(
             study_uid=written.study_uid,

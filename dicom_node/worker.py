@@ -18,16 +18,16 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 import structlog
-from inference.engine import Analysis, Engine, EngineSettings
-from inference.runtimes.base import DeviceOutOfMemory
-from models.registry import InstalledModel
 
 from dicom_node.ledger import jobs
 from dicom_node.ledger.jobs import Job, LeaseLost
 from dicom_node.pipeline import Pipeline
 from dicom_node.settings import WorkerSettings
 from dicom_node.states import JobStage, JobState
+from inference.engine import Analysis, Engine, EngineSettings
 from inference.refusals import Reason, Refusal
+from inference.runtimes.base import DeviceOutOfMemory
+from models.registry import InstalledModel
 
 log = structlog.get_logger(__name__)
 

@@ -148,6 +148,7 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
 def retract(ctx: click.Context, study: str, yes: bool) -> None:
     """Withdraw the results of STUDY: a rejection note goes to every archive that has them."""
     from dicom_node.building import build_pipeline, installed
+    from dicom_node.withdrawal import retract as withdraw
 
     settings = load_settings(ctx)
     ledger = open_ledger(settings)
@@ -155,7 +156,7 @@ def retract(ctx: click.Context, study: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Withdraw all results of study {study_uid} from every archive?", abort=True)
     pipeline = build_pipeline(settings, ledger.clock, installed(settings))
-    withdrawn = pipeline.retract(study_uid)
+    withdrawn = withdraw(pipeline, study_uid)
     with ledger.read() as tx:
         from dicom_node.ledger import deliveries
 

@@ -1,0 +1,64 @@
+"""Withdrawing results: a person retracts what the node said of a study, and every archive that has it is told.
+
+Called by `radnode retract`. The rejection note is an IOCM Key Object (`results.retraction`); it goes where the results
+went, as a result set of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from dicom_node.ledger import deliveries, events, instances, results, studies
+from dicom_node.pipeline import Pipeline, references
+from dicom_node.states import InstanceState, Stage
+from inference.findings import SopUid, StudyUid
+
+
+def retract(pipeline: Pipeline, study_uid: StudyUid) -> int:
+    """Withdraw every current result of a study; returns how many result sets were withdrawn."""
+    with pipeline.ledger.begin() as tx:
+        sources = _sources(tx, pipeline, study_uid)
+        current = [row for row in results.of_study(tx, study_uid) if row.is_current]
+        for row in current:
+            _withdraw(tx, pipeline, row, sources)
+        if current:
+            studies.set_retracted(tx, study_uid, pipeline.ledger.clock())
+        return len(current)
+
+
+def _sources(tx: sa.Connection, pipeline: Pipeline, study_uid: StudyUid) -> dict[SopUid, Path]:
+    return {
+        stored.sop_instance_uid: pipeline.store.path(stored.path)
+        for stored in instances.of_study(tx, study_uid)
+        if stored.path and stored.state is InstanceState.INDEXED
+    }
+
+
+def _withdraw(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow, sources: dict[SopUid, Path]) -> None:
+    from dicom_node.results.retraction import encode_retraction
+
+    now = pipeline.ledger.clock()
+    profile = next(profile for profile in pipeline.settings.profile if profile.name == row.profile)
+    note = encode_retraction(references(row), sources=sources, profile=profile, content_time=now)
+    results.withdraw_current(tx, row.id)
+    results.commit(
+        tx,
+        job_id=row.job_id,
+        study_uid=row.study_uid,
+        model_name=row.model_name,
+        profile=row.profile,
+        objects=[pipeline.write_object(row.study_uid, note)],
+        destinations=[one.destination for one in deliveries.of_result_set(tx, row.id)],
+        at=now,
+        kind=results.ResultKind.RETRACTION,
+    )
+    events.add(
+        tx,
+        row.study_uid,
+        at=now,
+        stage=Stage.RETRACT,
+        what=f"{row.model_name}: {len(row.objects)} object(s) withdrawn by a rejection note",
+        detail=f"profile {row.profile}",
+    )
