@@ -12,7 +12,7 @@ The coordinator knows only this module and `dicom_node.delivery.open_archive`; D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,13 +98,13 @@ class CommitmentResult:
     ----------
     committed : frozenset of str
         SOP Instance UIDs for whose safekeeping the archive has taken responsibility.
-    failed : frozenset of str
-        Those for which it has not.
+    failed : mapping of str to int
+        Those for which it has not, with their Failure Reason (0008,1197).
     """
 
     transaction_uid: str
     committed: frozenset[SopUid]
-    failed: frozenset[SopUid]
+    failed: Mapping[SopUid, int]
 
 
 class Archive(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -35,6 +35,8 @@ CONTEXTS: Final = [
     (PUSH_MODEL, ExplicitVRLittleEndian),
     (PUSH_MODEL, ImplicitVRLittleEndian),
 ]
+REFERENCED: Final = "ReferencedSOPSequence"
+FAILED: Final = "FailedSOPSequence"
 PROCESSING_FAILURE: Final = 0x0110
 
 
@@ -55,15 +57,16 @@ def read_event(information: Dataset) -> CommitmentResult:
     transaction_uid = str(information.get("TransactionUID", "") or "")
     if not transaction_uid:
         raise ValueError("storage commitment event without a Transaction UID")
-    failed = _listed(information, "FailedSOPSequence")
-    committed = _listed(information, "ReferencedSOPSequence") - failed
+    failed = {uid: int(item.get("FailureReason") or PROCESSING_FAILURE) for uid, item in _listed(information, FAILED)}
+    committed = frozenset(uid for uid, _ in _listed(information, REFERENCED)) - failed.keys()
     return CommitmentResult(transaction_uid=transaction_uid, committed=committed, failed=failed)
 
 
-def _listed(information: Dataset, keyword: str) -> frozenset[SopUid]:
-    items = information.get(keyword) or ()
-    named = (str(item.get("ReferencedSOPInstanceUID", "") or "") for item in items)
-    return frozenset(SopUid(uid) for uid in named if uid)
+def _listed(information: Dataset, keyword: str) -> Iterator[tuple[SopUid, Dataset]]:
+    for item in information.get(keyword) or ():
+        uid = str(item.get("ReferencedSOPInstanceUID", "") or "")
+        if uid:
+            yield SopUid(uid), item
 
 
 def _action_information(transaction_uid: str, objects: Sequence[OutboundObject]) -> Dataset:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
@@ -26,13 +27,13 @@ from dicom_node.delivery.archive import (
     PacsDestination,
 )
 from dicom_node.delivery.tls import client_context
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # Its per-PDU log handlers cost time and, at debug level, print data sets.
 _config.LOG_HANDLER_LEVEL = "none"
 # A path given to send_c_store is then read piece by piece and its bytes travel as they are.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
-IMPLEMENTATION_VERSION_NAME: Final = "RADNODE"
 MAX_CONTEXTS: Final = 128  # context IDs are odd numbers up to 255 (PS3.8 section 9.3.2.2)
 JOIN_TIMEOUT_S: Final = 2.0
 QUEUED_PDUS: Final = 16  # how far reading a file may run ahead of the network
@@ -177,6 +178,7 @@ def associate(
         When the TLS files cannot be used.
     """
     entity = _Entity(ae_title=destination.calling_ae)
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = destination.connect_timeout_s
     entity.acse_timeout = destination.response_timeout_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from dicom_node.delivery.archive import (
 from dicom_node.dimse.commitment import read_event
 from inference.findings import SopUid
 from tests.archives import Orthanc, StoreScp, free_port, outbound_set
+from tests.integration.receiving_rig import eventually, receiving
 
 ANSWER_TIMEOUT_S = 20.0
 
@@ -80,7 +82,7 @@ def test_orthanc_commits_to_what_it_stored_on_an_association_of_its_own(orthanc:
         assert asked.request(destination, objects)
         result = asked.answers.get(timeout=ANSWER_TIMEOUT_S)
     assert [result.transaction_uid] == asked.registered
-    assert (result.committed, result.failed) == (uids(objects), frozenset())
+    assert (result.committed, result.failed) == (uids(objects), {})
 
 
 def test_orthanc_names_what_it_does_not_hold(orthanc: Orthanc, tmp_path: Path) -> None:
@@ -91,7 +93,20 @@ def test_orthanc_names_what_it_does_not_hold(orthanc: Orthanc, tmp_path: Path) -
         open_archive(destination).send(objects[:2])
         assert asked.request(destination, objects)
         result = asked.answers.get(timeout=ANSWER_TIMEOUT_S)
-    assert (result.committed, result.failed) == (uids(objects[:2]), uids(objects[2:]))
+    assert (result.committed, result.failed.keys()) == (uids(objects[:2]), uids(objects[2:]))
+
+
+def test_orthancs_answer_reaches_the_nodes_own_receiver(orthanc: Orthanc, tmp_path: Path) -> None:
+    asked, objects = Asked(), outbound_set(tmp_path)
+    destination = pacs(orthanc.dimse_port, orthanc.ae_title)
+    with receiving(tmp_path) as rig:
+        orthanc.know("RADNODE", rig.port)
+        open_archive(destination).send(objects)
+        assert asked.request(destination, objects)
+        assert eventually(lambda: rig.table.rows("commitment"))
+        (row,) = rig.table.rows("commitment")
+    assert [row["transaction_uid"]] == asked.registered
+    assert set(json.loads(row["committed"])) == uids(objects)
 
 
 def test_an_archive_that_does_not_know_this_node_is_asked_by_query(orthanc: Orthanc, tmp_path: Path) -> None:
@@ -182,7 +197,7 @@ def test_an_event_on_our_own_association_is_heard(
         assert asked.request(pacs(port, "PEER", commitment_wait_s=10), objects)
     result = asked.answers.get_nowait()
     assert [result.transaction_uid] == asked.registered
-    assert (result.committed, result.failed) == (uids(objects[1:]), uids(objects[:1]))
+    assert (result.committed, result.failed) == (uids(objects[1:]), dict.fromkeys(uids(objects[:1]), 0x0110))
 
 
 def refuses(event: evt.Event) -> tuple[int, None]:
@@ -230,7 +245,7 @@ def test_an_event_that_names_an_instance_twice_does_not_commit_to_it() -> None:
     information.ReferencedSOPSequence = [reference]
     information.FailedSOPSequence = [reference]
     result = read_event(information)
-    assert (result.committed, result.failed) == (frozenset(), {"1.2.3"})
+    assert (result.committed, result.failed) == (frozenset(), {"1.2.3": 0x0110})
 
 
 def test_an_event_without_transaction_is_no_answer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dicom_node.delivery.archive import (
     Archive,
     ArchiveRejected,
     ArchiveUnreachable,
+    DicomwebDestination,
     OutboundObject,
     PacsDestination,
     Sent,
@@ -282,3 +284,23 @@ def test_an_archive_that_stops_reading_does_not_hold_the_node(orthanc: Orthanc, 
         (outcome,) = pacs(peer.port, called_ae="ORTHANC", idle_timeout_s=0.5, response_timeout_s=2).send([item])
         script.released.set()
     assert outcome.sent is Sent.RETRY
+
+
+@pytest.mark.parametrize("kind", ["pacs", "dicomweb"])
+def test_a_large_object_is_not_read_into_memory(
+    orthanc: Orthanc, storescp: StoreScp, tmp_path: Path, kind: str
+) -> None:
+    item = outbound(tmp_path / "large.dcm", side=4500)  # 40 MB
+    if kind == "pacs":
+        archive = pacs(storescp)
+    else:
+        archive = open_archive(DicomwebDestination(name="web", kind="dicomweb", url=orthanc.dicomweb_url))
+    tracemalloc.start()
+    try:
+        (outcome,) = archive.send([item])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        archive.close()
+    assert outcome.sent is Sent.ACCEPTED
+    assert peak_bytes < item.path.stat().st_size // 4
