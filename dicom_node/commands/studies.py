@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +13,8 @@ from dicom_node.account import StudyAccount, StudyLine, account_of, newest_studi
 from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
 from dicom_node.states import DeliveryState
 
-_SHORT_UID = 24
+_SHORT_UID = 12
+WIDTH_IN_FILES = 140
 
 
 @click.command()
@@ -25,14 +27,20 @@ def studies(ctx: click.Context, limit: int, json_to: str | None) -> None:
     if json_to is not None:
         write_json([line.to_json() for line in lines], json_to)
         return
-    Console().print(studies_table(lines) if lines else "No study has arrived yet.")
+    wide_console().print(studies_table(lines) if lines else "No study has arrived yet.")
+
+
+def wide_console() -> Console:
+    """The terminal as it is; what goes into a file or a pipe is not folded at 80 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_IN_FILES)
 
 
 def studies_table(lines: tuple[StudyLine, ...]) -> Table:
     """One row a study, as `radnode studies` and the demo print it."""
-    table = Table(show_lines=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("study", "images", "outcome", "model", "lesions", "objects", "seconds", "delivery"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("images", "objects", "seconds"))
+        table.add_column(heading, overflow="fold", no_wrap=heading not in ("outcome", "model", "lesions"))
     table.caption = "seconds: from the last image to the result in the archive"
     for line in lines:
         study = line.study
@@ -48,9 +56,15 @@ def studies_table(lines: tuple[StudyLine, ...]) -> Table:
             ", ".join(f"{score:.0%}" for score in line.lesion_scores),
             str(line.objects),
             seconds,
-            ", ".join(line.deliveries),
+            _delivered(line.deliveries),
         )
     return table
+
+
+def _delivered(deliveries: tuple[str, ...]) -> str:
+    """States of the deliveries; a state that all of them share is said once."""
+    states = {delivery.rpartition(" ")[2] for delivery in deliveries}
+    return states.pop() if len(states) == 1 else ", ".join(deliveries)
 
 
 def _short(uid: str) -> str:
