@@ -169,9 +169,11 @@ def _header_of(dataset: Dataset) -> SourceHeader:
         elif trusted:
             raw = _to_utf_8(raw, declared)
         elements[Tag(keyword)] = _raw_element(keyword, raw)
-    pregnancy = dataset.get("PregnancyStatus")
-    if isinstance(pregnancy, int):  # the one binary number of these modules: the source's byte order may differ
-        elements[Tag("PregnancyStatus")] = _raw_element("PregnancyStatus", pregnancy.to_bytes(2, "little"))
+    if "PregnancyStatus" in dataset:
+        # the one binary number of these modules: the source's byte order may differ
+        value = dataset.PregnancyStatus
+        raw = value.to_bytes(2, "little") if isinstance(value, int) else b""
+        elements[Tag("PregnancyStatus")] = _raw_element("PregnancyStatus", raw)
     if trusted:
         elements[_CHARACTER_SET] = _raw_element("SpecificCharacterSet", UTF_8.encode())
     elif _CHARACTER_SET in dataset:

@@ -21,7 +21,7 @@ from models.card import ModelCard
 
 _LONG_SIDE_PER_LETTER: Final = 62  # letters' size as a part of the longer side
 _WIDTH_PER_LETTER: Final = 34  # narrow pictures: at least so many letter sizes fit into the width
-_SMALLEST_LETTER_PX: Final = 11
+_SMALLEST_LETTER_PX: Final = 12
 _DIAMETERS: Final = frozenset({"103339001", "103340004"})  # SCT long axis, short axis
 
 Rectangle = tuple[float, float, float, float]
@@ -208,7 +208,7 @@ def size_text(measurements: tuple[Measurement, ...], language: str) -> str:
     axes = [measurement for measurement in measurements if measurement.quantity.value in _DIAMETERS]
     if len(axes) == len(_DIAMETERS):
         numbers = " × ".join(f"{axis.value:.0f}" for axis in sorted(axes, key=lambda axis: -axis.value))
-        return f"{numbers} {_unit(axes[0], language)}"
+        return f"{numbers} {_unit(axes[0], language)}".replace(" ", "\N{NO-BREAK SPACE}")
     return ", ".join(
         f"{texts.code_name(measurement.quantity, language).lower()} {measurement.value:.0f} "
         f"{_unit(measurement, language)}"

@@ -16,7 +16,7 @@ from dicom_node.results.header import SourceHeader
 from dicom_node.results.profile import ENCODER_VERSION
 from dicom_node.results.request import EncodeRequest
 from models.card import ModelCard
-from models.codes import Code
+from models.codes import Code, Text
 
 NODE_NAME: Final = "radnode"
 # Device UID of the node itself, which speaks when no model does; random once, constant ever after.
@@ -82,24 +82,48 @@ def stamp(
     header: SourceHeader,
     series_number: int,
     instance_number: int,
-    description: str,
+    title: Text,
+) -> None:
+    """`stamp_as` with the model, time and language of a request."""
+    stamp_as(
+        result,
+        card=request.card,
+        header=header,
+        content_time=request.content_time,
+        language=language_of(request, header),
+        series_number=series_number,
+        instance_number=instance_number,
+        title=title,
+    )
+
+
+def stamp_as(
+    result: Dataset,
+    *,
+    card: ModelCard | None,
+    header: SourceHeader,
+    content_time: datetime,
+    language: str,
+    series_number: int,
+    instance_number: int,
+    title: Text,
 ) -> None:
     """Write patient, study, series time, equipment and provenance into `result`, replacing what is there.
 
-    `result` has its SOP Class, SOP Instance, Series Instance UID and Modality already.
+    `result` has its SOP Class, SOP Instance, Series Instance UID and Modality already; `title` becomes the series
+    description.
     """
-    language = language_of(request, header)
-    moment = header.local_time(request.content_time)
+    moment = header.local_time(content_time)
     date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
     header.apply(result)
     result.InstanceCreationDate, result.InstanceCreationTime = date, time
     result.SeriesDate, result.SeriesTime = date, time
     result.ContentDate, result.ContentTime = date, time
     result.SeriesNumber, result.InstanceNumber = series_number, instance_number
-    result.SeriesDescription = description
+    result.SeriesDescription = title.in_language(language)
     result.Manufacturer = result.ManufacturerModelName = NODE_NAME
     result.SoftwareVersions = ENCODER_VERSION
-    provenance = provenance_of(request.card)
+    provenance = provenance_of(card)
     result.DeviceSerialNumber = provenance.serial_number
     result.ContributingEquipmentSequence = [contributing_equipment(provenance, moment, language)]
 

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from pydicom import Dataset
 
-from dicom_node.results import sc, sr, texts
+from dicom_node.results import sc, seg, sr, texts
 from dicom_node.results.header import SourceHeader, part_10, read_source_header
-from dicom_node.results.provenance import language_of, stamp
+from dicom_node.results.provenance import stamp
 from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject, Role
+from dicom_node.results.retraction import RetractRequest, Withdrawal, encode_retraction
 from dicom_node.results.uids import ResultKey, result_key
 from inference.findings import Findings, SeriesUid, SopUid
 from inference.refusals import Reason, Refused
 from models.codes import Text
 
-__all__ = ["EncodeRequest", "ObjectRef", "ResultObject", "Role", "encode"]
+__all__ = [
+    "EncodeRequest",
+    "ObjectRef",
+    "ResultObject",
+    "RetractRequest",
+    "Role",
+    "Withdrawal",
+    "encode",
+    "encode_retraction",
+]
 
 # Order of the series in the study, counted from the profile's first series number.
 _SERIES_ORDER = (
@@ -70,6 +80,9 @@ def _with_lesions(
     if request.profile.overlay:
         for number, (capture, shown) in enumerate(sc.overlays(request, findings, headers, key), start=1):
             objects.append(_written(request, capture, shown, Role.OVERLAY, texts.SERIES_OVERLAY, number))
+    if request.profile.segmentation:
+        for number, (result, source) in enumerate(seg.segmentations(request, findings, headers, key), start=1):
+            objects.append(_written(request, result, source, Role.SEGMENTATION, texts.SERIES_SEGMENTATION, number))
     return objects
 
 
@@ -94,7 +107,7 @@ def _written(
         header=header,
         series_number=request.profile.first_series_number + _SERIES_ORDER.index(role),
         instance_number=number,
-        description=title.in_language(language_of(request, header)),
+        title=title,
     )
     return ResultObject(
         role=role,

@@ -5,6 +5,7 @@ The reports of all cases are judged by PixelMed in one process at the end, becau
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,13 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node.results.profile import Profile, SrClass
-from dicom_node.results.request import EncodeRequest, ResultObject, Role
-from dicom_node.results.result_set import encode
-from inference.findings import Flag
+from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject, Role
+from dicom_node.results.result_set import RetractRequest, Withdrawal, encode, encode_retraction
+from inference.findings import Flag, SeriesUid, SopUid, StudyUid
 from inference.refusals import Reason, Refusal
 from tests import judges
 from tests.dx_wrapping import write_dx
-from tests.results_cases import make_card, make_findings, make_request
+from tests.results_cases import NOON, make_card, make_findings, make_request
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -166,6 +167,89 @@ def test_comprehensive_sr_serves_archives_that_know_no_newer_class(
     )
     (report,) = _judge(request, tmp_path, reports)
     assert dcmread(report).SOPClassUID.name == "Comprehensive SR Storage"
+
+
+def test_a_withdrawal_names_every_withdrawn_object(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
+    paths = STUDIES["chest CR, MONOCHROME1, JPEG-LS"](shared_data, tmp_path)
+    card = make_card()
+    request = make_request(paths, card=card, findings=make_findings(paths, card))
+    written = _judge(request, tmp_path, reports)
+    withdrawn = tuple(_reference(path) for path in written)
+    note = encode_retraction(
+        RetractRequest(
+            source=paths[0],
+            withdrawn=withdrawn,
+            reason=Withdrawal.QUALITY,
+            card=card,
+            profile=Profile(),
+            content_time=NOON,
+        )
+    )
+    path = tmp_path / "note.dcm"
+    path.write_bytes(note.data)
+    judges.assert_valid_result_object(path, [*paths, *written])
+    reports.append(path)
+    content = dcmread(path).ContentSequence
+    named = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in content if "ReferencedSOPSequence" in item
+    }
+    assert named == {reference.sop_instance_uid for reference in withdrawn}
+
+
+def _reference(path: Path) -> ObjectRef:
+    header = dcmread(path, stop_before_pixels=True)
+    return ObjectRef(
+        study_uid=StudyUid(str(header.StudyInstanceUID)),
+        series_uid=SeriesUid(str(header.SeriesInstanceUID)),
+        sop_class_uid=str(header.SOPClassUID),
+        sop_instance_uid=SopUid(str(header.SOPInstanceUID)),
+    )
+
+
+def test_a_successor_names_the_report_it_supersedes(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
+    paths = STUDIES["chest CR, MONOCHROME1, JPEG-LS"](shared_data, tmp_path)
+    card = make_card()
+    old = _judge(make_request(paths, card=card, findings=make_findings(paths, card)), tmp_path, reports)
+    predecessors = tuple(_reference(path) for path in old)
+    (tmp_path / "new").mkdir()
+    request = make_request(paths, card=card, findings=make_findings(paths, card, lesions=1), predecessors=predecessors)
+    written = _write(encode(request), tmp_path / "new")
+    judges.assert_valid_result_object(written[0], [*paths, *old])
+    (document,) = dcmread(written[0]).PredecessorDocumentsSequence
+    (item,) = document.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert item.ReferencedSOPInstanceUID == predecessors[0].sop_instance_uid
+
+
+def test_segments_cover_the_pixels_of_their_outlines(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
+    paths = STUDIES["CT series, 12 of LIDC"](shared_data, tmp_path)
+    card = make_card()
+    findings = make_findings(paths, card, lesions=2, planes=3)
+    written = _judge(make_request(paths, card=card, findings=findings), tmp_path, reports)
+    (segmentation,) = [path for path in written if "segmentation" in path.name]
+    masks = judges.segmentation_masks(segmentation, tmp_path)
+    for mask, lesion in zip(masks, findings.lesions, strict=True):
+        voxels = gzip.decompress(mask.read_bytes())[352:]
+        expected = sum(_pixels(plane.polygon) for plane in lesion.region.planes)
+        assert sum(1 for value in voxels[:: _nifti_bytes(mask)] if value) == pytest.approx(expected, rel=0.02)
+
+
+def _nifti_bytes(mask: Path) -> int:
+    """Bytes of one voxel: bitpix of the NIfTI header."""
+    return int.from_bytes(gzip.decompress(mask.read_bytes())[72:74], "little") // 8
+
+
+def _pixels(polygon: tuple[tuple[float, float], ...]) -> float:
+    """Area of a polygon by the shoelace formula."""
+    pairs = zip(polygon, (*polygon[1:], polygon[0]), strict=True)
+    return abs(sum(x_1 * y_2 - x_2 * y_1 for (x_1, y_1), (x_2, y_2) in pairs)) / 2
+
+
+@pytest.mark.parametrize("study", ["film wrapped as DX, 0", "chest CR, MONOCHROME1, JPEG-LS", "film mammogram"])
+def test_a_projection_is_never_segmented(study: str, shared_data: Path, tmp_path: Path) -> None:
+    paths = STUDIES[study](shared_data, tmp_path)
+    card = make_card()
+    objects = encode(make_request(paths, card=card, findings=make_findings(paths, card)))
+    assert {written.role for written in objects} == {Role.SR, Role.OVERLAY}
 
 
 def test_pixelmed_finds_the_template_and_no_error_in_any_report(reports: list[Path]) -> None:
