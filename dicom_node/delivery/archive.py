@@ -184,7 +184,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
 class _DestinationModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Under which routes, ledger and metrics know the destination."""
@@ -199,7 +199,7 @@ class _DestinationModel(BaseModel):
 class TlsClient(BaseModel):
     """TLS to an archive (PS3.15 section B.9, BCP 195): at least TLS 1.2, its certificate is always checked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     ca_file: Path | None = None
     """Certificates to trust; the system's when absent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from dicom_node.delivery.archive import (
     DicomwebDestination,
     PacsDestination,
 )
+from tests.conftest import PROJECT
 
 DESTINATION: TypeAdapter[PacsDestination | DicomwebDestination] = TypeAdapter(Destination)
 PACS = {"kind": "pacs", "name": "main", "host": "pacs.hospital.example", "port": 104, "called_ae": "PACS"}
@@ -83,3 +86,21 @@ def test_a_certificate_that_is_not_there_shows_when_the_archive_is_opened(
     tls = {"ca_file": tmp_path / "absent.pem"}
     with pytest.raises(ArchiveMisconfigured, match="certificate files"):
         open_archive(DESTINATION.validate_python({**destination, "tls": tls}))
+
+
+def test_the_examples_of_the_guide_are_valid_settings() -> None:
+    guide = (PROJECT / "docs" / "howto" / "destinations.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        for destination in tomllib.loads(example)["destination"]:
+            assert DESTINATION.validate_python(destination).name in {"main", "web", "secure"}
+
+
+def test_the_guide_names_only_reasons_that_exist() -> None:
+    guide = (PROJECT / "docs" / "howto" / "destinations.md").read_text(encoding="utf-8")
+    sources = [*(PROJECT / "dicom_node" / "delivery").glob("*.py"), *(PROJECT / "dicom_node" / "dimse").glob("*.py")]
+    code = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    for reason in ("no connection to", "does not answer an association request", "redirects to", "is url the root"):
+        assert reason in guide
+        assert reason in code
