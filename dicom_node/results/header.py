@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +17,13 @@ from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filewriter import dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_file_meta_info
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from inference.loading.reading import refusing
 from inference.refusals import Reason, Refused
 
 # The node's own identity in the file meta information (PS3.7 D.3.3.2); random once, constant ever after.
@@ -31,6 +31,7 @@ IMPLEMENTATION_CLASS_UID: Final = UID("2.25.185286441205712396371045170241735938
 IMPLEMENTATION_VERSION_NAME: Final = "RADNODE_1"
 
 UTF_8: Final = "ISO_IR 192"
+_UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _CHARACTER_SET: Final = Tag(0x0008, 0x0005)
 # fmt: off
 # Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2): an archive may take these from any
@@ -141,19 +142,15 @@ def read_source_header(path: Path) -> SourceHeader:
     ------
     Refused
         When the file is not DICOM or lacks the UIDs by which an archive could file a result.
+    OSError
+        When the disk fails.
     """
-    try:
-        dataset = dcmread(path, stop_before_pixels=True, force=False)
-    except (InvalidDicomError, OSError, ValueError, EOFError) as error:
-        raise Refused(Reason.UNREADABLE, f"source header: {type(error).__name__}") from error
-    missing = [
-        keyword
-        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-        if not _raw_bytes(dataset, keyword).strip(b"\0 ")
-    ]
-    if missing:
-        raise Refused(Reason.UNREADABLE, f"missing {', '.join(missing)}")
-    return _header_of(dataset)
+    with refusing(Reason.UNREADABLE):
+        dataset = dcmread(path, stop_before_pixels=True)
+        missing = [keyword for keyword in _UIDS if not _raw_bytes(dataset, keyword).strip(b"\0 ")]
+        if missing:
+            raise Refused(Reason.UNREADABLE, f"missing {', '.join(missing)}")
+        return _header_of(dataset)
 
 
 def _header_of(dataset: Dataset) -> SourceHeader:
@@ -291,8 +288,29 @@ def _utc_offset(element: RawDataElement | None) -> timedelta | None:
     return -offset if text[0] == "-" else offset
 
 
+def without_patient(source: SourceHeader) -> Dataset:
+    """A copy of the source's header for libraries that stumble over real patients: type 2 attributes made up or empty.
+
+    Only for objects over which `SourceHeader.apply` writes the true values afterwards.
+    """
+    copy = Dataset(source.dataset)
+    references = ("ReferencedStudySequence", "ReferencedPatientSequence", "PregnancyStatus")
+    for keyword in (*_REPEATED, *_REPEATED_SEQUENCES, *references):
+        if keyword in copy:
+            delattr(copy, keyword)
+    for keyword in _TYPE_2:
+        setattr(copy, keyword, None)
+    copy.SpecificCharacterSet, copy.PatientName, copy.PatientID = UTF_8, "X^", "X"
+    copy.StudyInstanceUID = source.text("StudyInstanceUID")
+    return copy
+
+
 def part_10(dataset: Dataset) -> bytes:
-    """A whole part-10 file (PS3.10 7.1) with the node's own file meta information, Explicit VR Little Endian."""
+    """A whole part-10 file (PS3.10 7.1) with the node's own file meta information, Explicit VR Little Endian.
+
+    Repeated elements are written byte for byte. Everything else is written in UTF-8, which for a source whose character
+    set is wrong is plain ASCII.
+    """
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -300,7 +318,12 @@ def part_10(dataset: Dataset) -> bytes:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = BytesIO()
-    file = FileDataset(buffer, dataset, file_meta=meta, preamble=b"\0" * 128)
-    dcmwrite(buffer, file, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return buffer.getvalue()
+    output = DicomBytesIO()
+    output.is_implicit_VR, output.is_little_endian = False, True
+    output.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(output, meta, enforce_standard=True)
+    # dcmwrite would parse the repeated elements again and so damage those that do not follow their character set
+    dataset = correct_ambiguous_vr(dataset, True)
+    for tag in sorted(dataset.keys()):
+        write_data_element(output, dataset.get_item(tag), UTF_8)
+    return output.getvalue()

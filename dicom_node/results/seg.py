@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from dicom_node.results import texts
-from dicom_node.results.header import SourceHeader
+from dicom_node.results.header import SourceHeader, without_patient
 from dicom_node.results.provenance import NODE_NAME, language_of, provenance_of
 from dicom_node.results.request import EncodeRequest, Role
 from dicom_node.results.uids import ResultKey
@@ -104,7 +104,7 @@ def _segmentation(
     masks = np.stack([_mask(lesion, grid) for _, lesion in lesions], axis=-1)
     speaker = provenance_of(request.card)
     result = hd.seg.Segmentation(
-        source_images=[_clean(source) for source in grid.sources],
+        source_images=[without_patient(source) for source in grid.sources],
         pixel_array=masks,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -125,19 +125,6 @@ def _segmentation(
     )
     _fix_dimension_uid(result, key.inner_uid("dimension", Role.SEGMENTATION, ordinal))
     return result
-
-
-def _clean(source: SourceHeader) -> Dataset:
-    """The source with a patient that highdicom can read; the true one is written over the finished object."""
-    copy = Dataset(source.dataset)
-    copy.SpecificCharacterSet = "ISO_IR 192"
-    copy.PatientName = copy.PatientID = "X^"
-    copy.PatientBirthDate = copy.PatientSex = copy.StudyDate = copy.StudyTime = None
-    copy.StudyID = copy.AccessionNumber = copy.ReferringPhysicianName = None
-    for keyword in ("StudyDescription", "PatientAge", "PatientComments", "ReferencedPatientSequence"):
-        if keyword in copy:
-            delattr(copy, keyword)
-    return copy
 
 
 def _description(
