@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 _BACKLOG = 256
 _TICK_S = 0.5
 _LONG_LIFE_S = 10.0
-_MAX_RESTART_DELAY_S = 30.0
+_FIRST_RESTART_DELAY_S = 0.25
+_MAX_RESTART_DELAY_S = 5.0  # the port stays open meanwhile; a sender waits that long rather than fail
 _KILL_AFTER_S = 5.0
 
 
@@ -243,4 +244,4 @@ class PynetdicomReceiver:
         """At once the first time; longer and longer for a process that does not live."""
         lived_long = time.monotonic() - acceptor.started_at > _LONG_LIFE_S
         lives = self._short_lives[acceptor.index] = 0 if lived_long else self._short_lives[acceptor.index] + 1
-        return min(2.0 ** (lives - 1), _MAX_RESTART_DELAY_S) if lives > 1 else 0.0
+        return min(_FIRST_RESTART_DELAY_S * 2.0 ** (lives - 2), _MAX_RESTART_DELAY_S) if lives > 1 else 0.0

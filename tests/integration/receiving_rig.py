@@ -119,6 +119,7 @@ class Table:
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
+PIECE = 64 * 1024
 NO_LIMITS = StoreLimits(soft_free_bytes=0, hard_free_bytes=0, reserve_bytes=0)
 
 
@@ -247,9 +248,13 @@ class Peer:
 
     def associate(self, sop_class: str = CT, syntax: str = EXPLICIT) -> Peer:
         """Ask for one presentation context, with ID 1, and expect to be accepted."""
-        self.socket.sendall(self.request(sop_class, syntax))
-        kind, _ = self.read()
-        assert kind == 2, "the association was not accepted"
+        try:
+            self.socket.sendall(self.request(sop_class, syntax))
+            kind, _ = self.read()
+            assert kind == 2, "the association was not accepted"
+        except BaseException:
+            self.socket.close()
+            raise
         return self
 
     def request(self, sop_class: str = CT, syntax: str = EXPLICIT) -> bytes:
@@ -283,7 +288,11 @@ class Peer:
     def store(self, dataset: Dataset, **changes: bytes) -> int:
         """Send a whole object and return the status."""
         self.send(3, self.command(dataset, **changes))
-        self.send(2, encoded(dataset))
+        data = encoded(dataset)
+        while len(data) > PIECE:
+            self.send(0, data[:PIECE])
+            data = data[PIECE:]
+        self.send(2, data)
         return self.status()
 
     def status(self) -> int:
