@@ -35,7 +35,11 @@ _config.LOG_HANDLER_LEVEL = "none"
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 MAX_CONTEXTS: Final = 128  # context IDs are odd numbers up to 255 (PS3.8 section 9.3.2.2)
+IDLE: Final = "Sta1"  # states of PS3.8 section 9.2
+TRANSFER: Final = "Sta6"
+ABORT_LIMIT_S: Final = 0.2  # for the abort itself to leave
 JOIN_TIMEOUT_S: Final = 2.0
+LONGEST_PDU_BYTES: Final = 2 << 20  # twice the most that a destination may negotiate
 QUEUED_PDUS: Final = 16  # how far reading a file may run ahead of the network
 REJECTED_PERMANENTLY: Final = 1
 CALLING_TITLE_UNKNOWN: Final = (1, 3)  # source and diagnostic of A-ASSOCIATE-RJ (PS3.8 table 9-21)
@@ -54,13 +58,18 @@ class ConnectionLost(Exception):
 
 
 class _Socket(AssociationSocket):
-    """pynetdicom's socket, which it leaves open when a connection is refused."""
+    """pynetdicom's socket, which it leaves open when a connection is refused, and which would read 4 GiB if told so."""
 
     def _create_socket(self, address: AddressInformation) -> socket.socket:
         created = super()._create_socket(address)
         # With Nagle's algorithm every small PDU waits for an acknowledgement: seven times slower for small objects.
         created.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return created
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        if nr_bytes > LONGEST_PDU_BYTES:
+            raise OSError("the archive announced a PDU longer than any that was negotiated")
+        return super().recv(nr_bytes)
 
     def _shutdown_socket(self) -> None:
         super()._shutdown_socket()
@@ -92,7 +101,7 @@ class _PacedQueue(queue.Queue[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         while isinstance(item, P_DATA):
-            if not self._provider.is_alive() or self._provider.state_machine.current_state != "Sta6":
+            if not self._provider.is_alive() or self._provider.state_machine.current_state != TRANSFER:
                 raise ConnectionLost
             if self.qsize() < QUEUED_PDUS:
                 break
@@ -112,6 +121,19 @@ def _on_open(event: Any, connection: _Connection, idle_timeout_s: float) -> None
     transport: socket.socket = event.assoc.dul.socket.socket
     # pynetdicom leaves the socket without a limit; a peer that stops reading would hold the thread for ever.
     transport.settimeout(idle_timeout_s)
+
+
+def _on_abort(event: evt.Event) -> None:
+    """Cut the connection after an abort: an archive that trickles half a PDU would keep its reader busy for ever."""
+    provider = event.assoc.dul
+    deadline_s = time.monotonic() + ABORT_LIMIT_S
+    while time.monotonic() < deadline_s:
+        if provider.to_provider_queue.empty() or provider.state_machine.current_state == IDLE:
+            break
+        time.sleep(0.005)
+    if provider.socket is not None and provider.socket.socket is not None:
+        with contextlib.suppress(OSError):
+            provider.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _explain_rejection(association: Association, destination: PacsDestination) -> str:
@@ -194,7 +216,7 @@ def associate(
             ae_title=destination.called_ae,
             max_pdu=destination.max_pdu_bytes,
             tls_args=(client_context(destination.tls), destination.host) if destination.tls else None,
-            evt_handlers=[opening, *handlers],
+            evt_handlers=[opening, (evt.EVT_ABORTED, _on_abort, []), *handlers],
         )
     except OSError as error:
         told = f"no connection to {destination.host}:{destination.port}: the name cannot be resolved"

@@ -6,6 +6,7 @@ is in `dimse.commitment`, status codes are judged by `delivery.statuses`, and wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ VERIFICATION: Final = UID("1.2.840.10008.1.1")
 STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 MAX_ASSOCIATIONS_PER_BATCH: Final = 4  # an archive that aborts on one object must not keep the others waiting for days
 UNCOMPRESSED: Final = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian})
+MAX_MATCHES: Final = 20_000  # of one series or one study UID
 PENDING: Final = frozenset({0xFF00, 0xFF01})
 
 
@@ -168,18 +170,22 @@ def store(destination: PacsDestination, objects: Sequence[OutboundObject]) -> tu
     return tuple(outcome for part in _batches(objects) for outcome in _store_batch(destination, part))
 
 
-def _find(association: Association, query: Dataset) -> list[Dataset]:
-    """All matches of a C-FIND; raises `ArchiveUnreachable` when the archive does not finish it."""
+def _find(association: Association, query: Dataset, limit_s: float) -> list[Dataset]:
+    """All matches of a C-FIND; raises `ArchiveUnreachable` when the archive does not finish it within bounds."""
     matches: list[Dataset] = []
+    deadline_s = time.monotonic() + limit_s
     for status, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
         code = status.get("Status")
         if code is None:
             raise ArchiveUnreachable("the archive ended the association, or was silent, during a query: see its log")
-        if code in PENDING:
-            if identifier is not None:
-                matches.append(identifier)
-        elif code != 0:
-            raise ArchiveUnreachable(f"the archive failed a query (status {code:04X}): see its log")
+        if code not in PENDING:
+            if code != 0:
+                raise ArchiveUnreachable(f"the archive failed a query (status {code:04X}): see its log")
+            break
+        if identifier is not None:
+            matches.append(identifier)
+        if len(matches) > MAX_MATCHES or time.monotonic() > deadline_s:
+            raise ArchiveUnreachable("the archive does not end its answer to a query: does it heed the UIDs asked for?")
     return matches
 
 
@@ -192,8 +198,8 @@ def _instance_query(item: OutboundObject, *, single: bool) -> Dataset:
     return query
 
 
-def _found(association: Association, item: OutboundObject, *, single: bool) -> set[str]:
-    matches = _find(association, _instance_query(item, single=single))
+def _found(association: Association, item: OutboundObject, limit_s: float, *, single: bool) -> set[str]:
+    matches = _find(association, _instance_query(item, single=single), limit_s)
     return {str(match.get("SOPInstanceUID", "")) for match in matches}
 
 
@@ -217,12 +223,13 @@ def find_instances(destination: PacsDestination, objects: Sequence[OutboundObjec
     for item in objects:
         by_series.setdefault((item.study_uid, item.series_uid), []).append(item)
     listed: set[str] = set()
+    limit_s = destination.response_timeout_s
     try:
         with associate(destination, _find_contexts()) as association:
             for wanted in by_series.values():
-                held = _found(association, wanted[0], single=False)
+                held = _found(association, wanted[0], limit_s, single=False)
                 missing = [item for item in wanted if held and item.sop_instance_uid not in held]
-                listed |= held.union(*(_found(association, item, single=True) for item in missing))
+                listed |= held.union(*(_found(association, item, limit_s, single=True) for item in missing))
     except NoContextAccepted:
         return None
     except ConnectionLost:
@@ -244,7 +251,7 @@ def count_study_instances(destination: PacsDestination, study_uid: StudyUid) -> 
     query.NumberOfStudyRelatedInstances = None
     try:
         with associate(destination, _find_contexts()) as association:
-            matches = _find(association, query)
+            matches = _find(association, query, destination.response_timeout_s)
     except NoContextAccepted:
         return None
     except ConnectionLost:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import (
@@ -304,3 +309,87 @@ def test_a_large_object_is_not_read_into_memory(
         archive.close()
     assert outcome.sent is Sent.ACCEPTED
     assert peak_bytes < item.path.stat().st_size // 4
+
+
+class AnswersHalf:
+    """Forwards to an archive, but of its second PDU, the answer to a request, passes on only a trickle."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def __call__(self, sender: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=10.0) as archive:
+            there = threading.Thread(target=Cut._return, args=(sender, archive), daemon=True)
+            there.start()
+            with contextlib.suppress(OSError):
+                accepted = archive.recv(65536)
+                sender.sendall(accepted)
+                for byte in archive.recv(65536):
+                    sender.sendall(bytes([byte]))
+                    time.sleep(0.1)
+            archive.shutdown(socket.SHUT_RDWR)
+            there.join(10.0)
+
+
+def test_an_archive_that_trickles_its_answer_is_given_up(orthanc: Orthanc, tmp_path: Path) -> None:
+    objects = outbound_set(tmp_path, 1)
+    with ScriptedServer(AnswersHalf(orthanc.dimse_port)) as peer:
+        archive = pacs(peer.port, called_ae="ORTHANC", response_timeout_s=1)
+        (outcome,) = archive.send(objects)
+        with pytest.raises(ArchiveUnreachable):
+            archive.confirm(objects)
+    assert outcome.sent is Sent.RETRY
+
+
+def test_a_pdu_of_four_gigabytes_is_not_read(tmp_path: Path) -> None:
+    def boasts(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x02\x00\xff\xff\xff\xff")
+        silent(connection)
+
+    with ScriptedServer(boasts) as peer:
+        (outcome,) = pacs(peer.port).send([outbound(tmp_path / "a.dcm")])
+    assert outcome.sent is Sent.RETRY
+
+
+def test_an_archive_that_lists_without_end_is_given_up(tmp_path: Path) -> None:
+    def everything(event: evt.Event) -> Iterator[tuple[int, Dataset]]:
+        match = Dataset()
+        match.SOPInstanceUID = "1.2.3"
+        while True:
+            yield 0xFF00, match
+
+    entity = AE(ae_title="PEER")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, everything)])
+    assert server is not None
+    try:
+        archive = pacs(server.server_address[1], response_timeout_s=1)
+        with pytest.raises(ArchiveUnreachable, match="does not end its answer"):
+            archive.confirm(outbound_set(tmp_path, 1))
+    finally:
+        server.shutdown()
+
+
+def test_a_list_that_was_cut_short_is_completed_by_name(tmp_path: Path) -> None:
+    objects = outbound_set(tmp_path, 4)
+    asked: list[str] = []
+
+    def at_most_one(event: evt.Event) -> Iterator[tuple[int, Dataset]]:
+        uid = event.identifier.get("SOPInstanceUID") or objects[0].sop_instance_uid
+        asked.append(uid)
+        match = Dataset()
+        match.SOPInstanceUID = uid
+        if uid != objects[3].sop_instance_uid:
+            yield 0xFF00, match
+
+    entity = AE(ae_title="PEER")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, at_most_one)])
+    assert server is not None
+    try:
+        shown = pacs(server.server_address[1]).confirm(objects)
+    finally:
+        server.shutdown()
+    assert shown == {item.sop_instance_uid for item in objects[:3]}
+    assert asked == [item.sop_instance_uid for item in objects]
