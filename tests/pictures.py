@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 CR = "1.2.840.10008.5.1.4.1.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
 
 
 def disc_picture(rows: int = 96, columns: int = 80, *, levels: int = 256) -> NDArray[np.uint16]:
@@ -30,6 +31,7 @@ def film_data_set(pixels: NDArray[Any], *, bits: int = 8, signed: bool = False, 
     data_set = Dataset()
     data_set.file_meta = FileMetaDataset()
     data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data_set.file_meta.MediaStorageSOPClassUID, data_set.file_meta.MediaStorageSOPInstanceUID = DX, "1.2.3.4"
     data_set.SOPClassUID = DX
     data_set.SOPInstanceUID, data_set.SeriesInstanceUID = generate_uid(), generate_uid()
     data_set.StudyInstanceUID = generate_uid()

@@ -41,6 +41,8 @@ _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
 _MAX_READS = 1_500_000  # about 600,000 elements: an enhanced object of 4,000 frames; memory stays below 300 MB
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _INFLATE_STEP = 1 << 20
+_ELEMENT_HEADER_BYTES = 8
+_PANIC = "PanicException"  # of decoders in Rust; no Exception, and of no module that could be imported
 
 _KEYWORDS = """
 SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate Modality PresentationIntentType StudyDescription
@@ -76,7 +78,9 @@ class BoundedFile:
         if self._reads > _MAX_READS:
             raise Refused(Reason.TOO_LARGE, "the header has too many elements")
         left = max(self._size - self._source.tell(), 0)
-        if count > left:
+        if count > left and (
+            left or count != _ELEMENT_HEADER_BYTES
+        ):  # nothing where a next element might begin: the end
             self.overrun = True
         return self._source.read(left if count < 0 else min(count, left))
 
@@ -117,6 +121,10 @@ def refusing(reason: Reason) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise Refused(reason, f"parsing fails ({type(error).__name__})") from None
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise Refused(reason, "the decoder fails") from None
 
 
 def _hush() -> None:
