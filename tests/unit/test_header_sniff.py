@@ -219,7 +219,8 @@ def test_any_bytes_are_taken_calmly(syntax: str, pieces: list[bytes]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_cutting_the_bytes_elsewhere_changes_nothing(data: st.DataObject) -> None:
-    syntax = data.draw(st.sampled_from(SYNTAXES))
+    # Not for deflated data: zlib gives nothing of a piece that has an error in it, whatever came before the error.
+    syntax = data.draw(st.sampled_from([EXPLICIT, IMPLICIT_LITTLE, EXPLICIT_BIG]))
     whole = header(syntax)
     noise = data.draw(st.binary(max_size=8))
     at = data.draw(st.integers(0, len(whole)))
