@@ -118,7 +118,8 @@ def stamp_as(
     header.apply(result)
     result.InstanceCreationDate, result.InstanceCreationTime = date, time
     result.SeriesDate, result.SeriesTime = date, time
-    result.ContentDate, result.ContentTime = date, time
+    if result.Modality != "PR":  # a presentation state has creation date and time of its own
+        result.ContentDate, result.ContentTime = date, time
     result.SeriesNumber, result.InstanceNumber = series_number, instance_number
     result.SeriesDescription = title.in_language(language)
     result.Manufacturer = result.ManufacturerModelName = NODE_NAME

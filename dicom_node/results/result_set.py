@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydicom import Dataset
 
-from dicom_node.results import sc, seg, sr, texts
+from dicom_node.results import gsps, sc, seg, sr, texts
 from dicom_node.results.header import SourceHeader, part_10, read_source_header
 from dicom_node.results.provenance import stamp
 from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject, Role
@@ -83,6 +83,11 @@ def _with_lesions(
     if request.profile.segmentation:
         for number, (result, source) in enumerate(seg.segmentations(request, findings, headers, key), start=1):
             objects.append(_written(request, result, source, Role.SEGMENTATION, texts.SERIES_SEGMENTATION, number))
+    if request.profile.presentation_state:
+        for number, (result, source) in enumerate(gsps.presentation_states(request, findings, headers, key), start=1):
+            objects.append(
+                _written(request, result, source, Role.PRESENTATION_STATE, texts.SERIES_PRESENTATION, number)
+            )
     return objects
 
 

@@ -6,7 +6,6 @@ is small and every attribute of it matters (PS3.3 A.8.1).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_node.results import texts
+from dicom_node.results.body_part import copy_body_part
 from dicom_node.results.evidence import sop_item
 from dicom_node.results.header import SourceHeader
 from dicom_node.results.overlay import Mark, marked_picture, present_statements
@@ -27,21 +27,6 @@ from inference.findings import Findings, PlanarRegion, SopUid
 from models.codes import Code
 
 _SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
-_BODY_PART = re.compile(r"[A-Z0-9_ ]{1,16}")
-# Parts of which a body has one (PS3.16 Annex L): Laterality (0020,0060) belongs only to the others.
-# fmt: off
-_UNPAIRED = frozenset(
-    (
-        "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CERVIX", "CHEST", "CHESTABDOMEN",
-        "CHESTABDPELVIS", "COCCYX", "COLON", "CSPINE", "CTSPINE", "DUODENUM", "ESOPHAGUS", "FACE",
-        "GALLBLADDER", "HEAD", "HEADNECK", "HEART", "JAW", "LARYNX", "LIVER", "LSPINE", "LSSPINE", "MAXILLA",
-        "MEDIASTINUM", "MOUTH", "NECK", "NECKCHEST", "NECKCHESTABDOMEN", "NECKCHESTABDPELV", "NOSE", "PANCREAS",
-        "PELVIS", "PENIS", "PHARYNX", "PROSTATE", "RECTUM", "SKULL", "SPINE", "SPLEEN", "SSPINE", "STERNUM",
-        "STOMACH", "THYROID", "TLSPINE", "TONGUE", "TRACHEA", "TSPINE", "URETHRA", "UTERUS", "VAGINA",
-        "WHOLEBODY",
-    )
-)
-# fmt: on
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -90,7 +75,7 @@ def status_page(request: EncodeRequest, header: SourceHeader, key: ResultKey) ->
         pixels = refusal_page(request, request.refusal)
     capture = _secondary_capture(pixels, key, Role.STATUS_PAGE, 0)
     capture.BurnedInAnnotation = "NO"
-    _copy_body_part(capture, header)
+    copy_body_part(capture, header)
     return capture
 
 
@@ -146,21 +131,12 @@ def _secondary_capture(pixels: NDArray[np.uint8], key: ResultKey, role: Role, or
 
 def _inherit(capture: Dataset, header: SourceHeader) -> None:
     """What a picture made of another one must repeat: body part, burned-in identity, loss by compression."""
-    _copy_body_part(capture, header)
+    copy_body_part(capture, header)
     # nothing that identifies the patient is drawn, so only the source decides; unknown stays unknown
     if header.text("BurnedInAnnotation") in {"YES", "NO"}:
         capture.BurnedInAnnotation = header.text("BurnedInAnnotation")
     if header.text("LossyImageCompression") == "01":
         _copy(capture, header, _LOSSY)
-
-
-def _copy_body_part(capture: Dataset, header: SourceHeader) -> None:
-    part = header.text("BodyPartExamined").upper()
-    if _BODY_PART.fullmatch(part):
-        capture.BodyPartExamined = part
-    if part not in _UNPAIRED:
-        side = header.text("Laterality") or header.text("ImageLaterality")
-        capture.Laterality = side if side in {"L", "R"} else None
 
 
 def _copy(capture: Dataset, header: SourceHeader, keywords: tuple[str, ...]) -> None:

@@ -13,6 +13,8 @@ from models.card import ModelCard, Use
 from models.codes import Code, Text
 
 RESEARCH: Final = Text(en="FOR RESEARCH ONLY", ru="В ИССЛЕДОВАТЕЛЬСКИХ ЦЕЛЯХ")
+RESEARCH_WORD: Final = Text(en="AI, research", ru="ИИ, исследование")
+AI: Final = Text(en="AI", ru="ИИ")
 RESEARCH_SENTENCE: Final = Text(
     en="For research only. Not a medical device; not for diagnosis. To be judged by a radiologist.",
     ru="В исследовательских целях. Не медицинское изделие, не для постановки диагноза. Заключение даёт врач.",
@@ -112,6 +114,12 @@ def warning(card: ModelCard | None, language: str) -> str:
         return REGISTERED.in_language(language)
     other = "en" if language == "ru" else "ru"
     return f"{RESEARCH.in_language(language)} / {RESEARCH.in_language(other)}"
+
+
+def warning_word(card: ModelCard | None, language: str) -> str:
+    """The warning as one word, where there is room for no more."""
+    registered = card is not None and card.identity.use is Use.REGISTERED
+    return (AI if registered else RESEARCH_WORD).in_language(language)
 
 
 def warning_sentence(card: ModelCard | None, language: str) -> str:
