@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from training.augment import augment
 from training.cache import PreparedFilms
-from training.data import Film, Teaches
+from training.data import FINDINGS, Film, Teaches
 from training.losses import Losses, Targets, losses
 from training.network import Detector, Outputs
 from training.recipe import Recipe, Schedule
@@ -44,6 +44,7 @@ class Progress:
     centre: float
     edges: float
     picture: float
+    findings: float
 
 
 def choose_device() -> torch.device:
@@ -129,7 +130,7 @@ class _Training:
         self.network.train()
         torch.manual_seed(self.recipe.schedule.seed * 100_003 + epoch)  # dropout
         random = torch.Generator().manual_seed(self.recipe.schedule.seed * 100_003 + epoch)
-        sums = np.zeros(3)
+        sums = np.zeros(len(Losses._fields))
         for batch in self._batches(epoch):
             parts = self._step(batch, random)
             sums += [part.item() for part in parts]
@@ -140,6 +141,7 @@ class _Training:
             centre=float(means[0]),
             edges=float(means[1]),
             picture=float(means[2]),
+            findings=float(means[3]),
         )
 
     def _batches(self, epoch: int) -> Iterator[list[Film]]:
@@ -154,9 +156,10 @@ class _Training:
         shows = present.any(dim=1, keepdim=True).float()  # a film whose boxes were all moved out shows none
         targets = targets._replace(boxes=boxes, present=present, picture=shows)
         with computing(self.device, bfloat16=schedule.bfloat16):
-            outputs: Outputs = self.network(normalised(pictures, self.recipe).to(self.device))
-        parts = losses(Outputs(*(output.cpu() for output in outputs)), targets)
+            outputs, findings = self.network.learn(normalised(pictures, self.recipe).to(self.device))
+        parts = losses(Outputs(*(output.cpu() for output in outputs)), findings.cpu(), targets)
         total = parts.centre + schedule.box_weight * parts.edges + schedule.picture_weight * parts.picture
+        total = total + schedule.findings_weight * parts.findings
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
@@ -207,13 +210,16 @@ class _Training:
 
 
 def _order(films: Sequence[Film], schedule: Schedule, *, epoch: int) -> list[Film]:
-    """The films of one epoch, shuffled: boxed ones repeated, of the probable negatives another handful each time."""
+    """The films of one epoch, shuffled: boxed ones repeated, of those that teach less another handful each time."""
     random = np.random.default_rng([schedule.seed, epoch])
     by_teaching = {teaches: [film for film in films if film.teaches is teaches] for teaches in Teaches}
-    probable = by_teaching[Teaches.PROBABLY_NO_LESION]
-    chosen = random.permutation(len(probable))[: schedule.probable_negatives]
-    shown = by_teaching[Teaches.LESIONS] * schedule.repeat_lesions
-    shown = shown + by_teaching[Teaches.NO_LESION] + [probable[index] for index in chosen]
+    shown = by_teaching[Teaches.LESIONS] * schedule.repeat_lesions + by_teaching[Teaches.NO_LESION]
+    for teaches, most in (
+        (Teaches.PROBABLY_NO_LESION, schedule.probable_negatives),
+        (Teaches.FINDINGS, schedule.findings_films),
+    ):
+        chosen = random.permutation(len(by_teaching[teaches]))[:most]
+        shown = shown + [by_teaching[teaches][index] for index in chosen]
     return [shown[index] for index in random.permutation(len(shown))]
 
 
@@ -225,10 +231,12 @@ def batch_of(films: Sequence[Film], prepared: PreparedFilms, schedule: Schedule)
         for column, box in enumerate(film.boxes):
             boxes[row, column] = torch.from_numpy(prepared.to_input(film.image, box))
             present[row, column] = True
-    weight = [schedule.probable_weight if film.teaches is Teaches.PROBABLY_NO_LESION else 1.0 for film in films]
+    worth = {Teaches.PROBABLY_NO_LESION: schedule.probable_weight, Teaches.FINDINGS: 0.0}
+    weight = torch.tensor([worth.get(film.teaches, 1.0) for film in films])
+    findings = torch.tensor([[float(name in film.findings) for name in FINDINGS] for film in films])
     pictures = torch.from_numpy(np.stack([prepared.grey(film.image) for film in films]))[:, None]
     shows = present.any(dim=1, keepdim=True).float()
-    return pictures, Targets(boxes=boxes, present=present, picture=shows, weight=torch.tensor(weight))
+    return pictures, Targets(boxes=boxes, present=present, picture=shows, weight=weight, findings=findings)
 
 
 def normalised(pictures: Tensor, recipe: Recipe) -> Tensor:

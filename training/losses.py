@@ -25,15 +25,17 @@ class Targets(NamedTuple):
     boxes: Tensor  # (N, K, 4) x_min, y_min, x_max, y_max in input pixels
     present: Tensor  # (N, K) bool: the box is there, not padding
     picture: Tensor  # (N, 1) 1 where the picture shows an opacity
-    weight: Tensor  # (N,) how much the picture counts
+    weight: Tensor  # (N,) how much centres and picture count
+    findings: Tensor  # (N, findings) 1 where text mining found it
 
 
 class Losses(NamedTuple):
-    """The three parts of the loss, unweighted."""
+    """The parts of the loss, unweighted."""
 
     centre: Tensor
     edges: Tensor
     picture: Tensor
+    findings: Tensor
 
 
 def cell_centres(height: int, width: int) -> Tensor:
@@ -62,14 +64,15 @@ def centre_targets(targets: Targets, height: int, width: int) -> tuple[Tensor, T
     return highest, box
 
 
-def losses(outputs: Outputs, targets: Targets) -> Losses:
-    """The loss of one batch for a network of one label."""
+def losses(outputs: Outputs, findings: Tensor, targets: Targets) -> Losses:
+    """The loss of one batch for a network of one label, and for its logits (N, findings) of text-mined findings."""
     height, width = outputs.heatmap.shape[-2:]
     bell, box = centre_targets(targets, height, width)
     return Losses(
         centre=_centre_loss(outputs.heatmap[:, 0], bell, targets),
         edges=_edge_loss(outputs.ltrb, bell, box, targets.boxes),
         picture=_picture_loss(outputs.picture, targets),
+        findings=functional.binary_cross_entropy_with_logits(findings, targets.findings),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.data import FINDINGS
 from training.recipe import Network
 
 STRIDE = 16
@@ -102,12 +103,17 @@ class Detector(nn.Module):
         self.edges = nn.Sequential(_convolution(channels, channels), nn.Conv2d(channels, 4, 1))
         self.dropout = nn.Dropout(network.dropout)
         self.picture = nn.Linear(2 * channels, labels)
+        self.findings = nn.Linear(2 * channels, len(FINDINGS))
         last = self.heatmap[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias, _RARE_LOGIT)
 
     def forward(self, pictures: Tensor) -> Outputs:
         """See the class; distances are positive by construction."""
+        return self.learn(pictures)[0]
+
+    def learn(self, pictures: Tensor) -> tuple[Outputs, Tensor]:
+        """The outputs, and logits (N, findings) of the text-mined findings, which only training asks for."""
         fine, middle, coarse = self.backbone(pictures)
         top = self.from_coarse(coarse)
         mixed = self.from_middle(middle) + self.from_fine(fine)
@@ -116,7 +122,7 @@ class Detector(nn.Module):
         ltrb = functional.softplus(self.edges(mixed).float() + 1.0) * (2 * STRIDE)
         pooled = torch.cat([top.mean(dim=(2, 3)), mixed.amax(dim=(2, 3))], dim=1)
         picture = self.picture(self.dropout(pooled)).float() + heatmap.amax(dim=(2, 3))
-        return Outputs(heatmap, ltrb, picture)
+        return Outputs(heatmap, ltrb, picture), self.findings(self.dropout(pooled)).float()
 
     def rates(self, *, backbone: float, head: float) -> list[dict[str, object]]:
         """Parameter groups for an optimiser: the pretrained part learns slower than what starts from nothing."""

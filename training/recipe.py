@@ -47,6 +47,8 @@ class Schedule(_Part):
     average_decay: float = Field(ge=0, lt=1, description="decay a step of the moving average of the weights")
     box_weight: float = Field(ge=0)
     picture_weight: float = Field(ge=0)
+    findings_weight: float = Field(ge=0, description="weight of the text-mined findings, which only help to see")
+    findings_films: int = Field(ge=0, description="films that teach nothing but those, shown in an epoch")
     seed: int = 0
     bfloat16: bool = Field(default=True, description="compute in bfloat16 where the processor does so at speed")
 

@@ -51,7 +51,7 @@ def test_each_kind_of_film_teaches_what_its_labels_allow(tmp_path: Path) -> None
         Teaches.NO_LESION,
         Teaches.NO_LESION,
         Teaches.PROBABLY_NO_LESION,
-        Teaches.NOTHING,
+        Teaches.FINDINGS,
         Teaches.LESIONS,
         Teaches.NOTHING,  # a child
         Teaches.NOTHING,  # the readers disagree

@@ -1,0 +1,196 @@
+"""The training itself, on a few small films: it learns, it resumes exactly, and boxes follow the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.findings import Box
+from models.card import ProjectionInput
+from training.augment import augment, move_boxes
+from training.cache import PreparedFilms
+from training.data import Film, ImageName, PatientKey, Reading
+from training.loop import Progress, ResumeError, fit
+from training.losses import Targets, centre_targets, losses
+from training.network import STRIDE, Outputs
+from training.recipe import Augmentation, Network, Recipe, RecipeError, Schedule, read_recipe
+
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
+SIDE = 64
+STILL = Augmentation(flip=0, rotation_degrees=0, scale=0, shift=0, gamma=0, contrast=0, brightness=0, noise=0, border=0)
+LIVELY = Augmentation(
+    flip=0.5, rotation_degrees=10, scale=0.2, shift=0.1, gamma=0.4, contrast=0.3, brightness=0.1, noise=0.05, border=0.1
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on busy cores take minutes over what one does in seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(*, epochs: int, augmentation: Augmentation = LIVELY) -> Recipe:
+    schedule = Schedule(
+        epochs=epochs,
+        batch_size=4,
+        repeat_lesions=1,
+        probable_negatives=2,
+        probable_weight=0.5,
+        backbone_rate=1e-3,
+        head_rate=3e-3,
+        warmup_share=0.1,
+        weight_decay=0.01,
+        average_decay=0.5,
+        box_weight=1,
+        picture_weight=0.5,
+        findings_weight=0.5,
+        findings_films=1,
+        bfloat16=False,
+    )
+    return Recipe(
+        name="tiny",
+        version="0.0.1",
+        folds=2,
+        input=ProjectionInput(height=SIDE, width=SIDE),
+        network=Network(labels=("opacity",), neck_channels=16, frozen_blocks=10, dropout=0.2),
+        schedule=schedule,
+        augmentation=augmentation,
+    )
+
+
+def tiny_films() -> tuple[tuple[Film, ...], PreparedFilms]:
+    """Six films of noise; every second one has a bright blob with a box, one was never read."""
+    random = np.random.default_rng(3)
+    films, greys = [], []
+    for index in range(6):
+        grey = random.uniform(0.2, 0.4, (SIDE, SIDE))
+        blob = index % 2 == 0
+        if blob:
+            grey[16:48, 16:56] += 0.5
+        films.append(
+            Film(
+                image=ImageName(f"{index}.jpg"),
+                path=Path(f"{index}.jpg"),
+                patient=PatientKey(str(index)),
+                age_years=50,
+                view="PA",
+                reading=Reading.OPACITY if blob else (Reading.UNREAD if index == 5 else Reading.NORMAL),
+                findings=("Pneumonia",),
+                boxes=(Box(x_min=16, y_min=16, x_max=56, y_max=48),) if blob else (),
+                disputed=False,
+            )
+        )
+        greys.append(grey)
+    prepared = PreparedFilms(
+        index={film.image: row for row, film in enumerate(films)},
+        greys=np.asarray(greys, dtype=np.float16),
+        sources=np.tile([SIDE, SIDE, 1.0, 1.0], (6, 1)),
+    )
+    return tuple(films), prepared
+
+
+def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
+    films, prepared = tiny_films()
+    seen: list[Progress] = []
+    fit(
+        recipe(epochs=5, augmentation=STILL),
+        films,
+        prepared,
+        checkpoint=tmp_path / "a.pt",
+        on_epoch=seen.append,
+        pretrained=False,
+    )
+    assert [progress.epoch for progress in seen] == [1, 2, 3, 4, 5]
+    assert seen[-1].centre < seen[0].centre
+    assert seen[-1].edges < seen[0].edges
+
+
+def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) -> None:
+    films, prepared = tiny_films()
+    plan = recipe(epochs=3)
+    whole = fit(plan, films, prepared, checkpoint=tmp_path / "whole.pt", pretrained=False).state_dict()
+    fit(plan, films, prepared, checkpoint=tmp_path / "cut.pt", stop_after=1, pretrained=False)
+    resumed = fit(plan, films, prepared, checkpoint=tmp_path / "cut.pt", pretrained=False).state_dict()
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    films, prepared = tiny_films()
+    fit(recipe(epochs=2), films, prepared, checkpoint=tmp_path / "a.pt", stop_after=1, pretrained=False)
+    with pytest.raises(ResumeError, match="another recipe"):
+        fit(recipe(epochs=3), films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
+
+
+def test_boxes_follow_the_picture() -> None:
+    picture, box = torch.zeros(8, 1, 128, 128), torch.tensor([[40.0, 30.0, 90.0, 70.0]])
+    picture[:, :, 30:70, 40:90] = 1
+    bounds = STILL.model_copy(update={"flip": 0.5, "shift": 0.05, "scale": 0.1})
+    present = torch.ones(8, 1, dtype=torch.bool)
+    moved, boxes, _ = augment(picture, box.expand(8, 1, 4), present, bounds, torch.Generator().manual_seed(1))
+    for one, (x_min, y_min, x_max, y_max) in zip(moved[:, 0], boxes[:, 0].tolist(), strict=True):
+        rows, columns = (one > 0.5).nonzero(as_tuple=True)
+        assert (columns.min().item(), rows.min().item()) == (
+            pytest.approx(x_min, abs=1.5),
+            pytest.approx(y_min, abs=1.5),
+        )
+        assert (columns.max().item() + 1, rows.max().item() + 1) == (
+            pytest.approx(x_max, abs=1.5),
+            pytest.approx(y_max, abs=1.5),
+        )
+
+
+def test_a_box_that_leaves_the_picture_is_no_longer_shown() -> None:
+    away = torch.tensor([[[1.0, 0.0, 1.9], [0.0, 1.0, 0.0]]])
+    _, present = move_boxes(
+        torch.tensor([[[10.0, 10.0, 90.0, 90.0]]]), torch.ones(1, 1, dtype=torch.bool), away, 100, 100
+    )
+    assert not present.any()
+
+
+def targets(boxes: list[list[float]]) -> Targets:
+    return Targets(
+        boxes=torch.tensor([boxes]),
+        present=torch.ones(1, len(boxes), dtype=torch.bool),
+        picture=torch.ones(1, 1),
+        weight=torch.ones(1),
+        findings=torch.zeros(1, 2),
+    )
+
+
+def test_the_right_answer_costs_less_than_a_shifted_one() -> None:
+    truth = targets([[32.0, 32.0, 112.0, 96.0]])
+    bell, _ = centre_targets(truth, 10, 10)
+    assert bell.max() == pytest.approx(1.0)
+    logits = torch.where(bell > 0.5, 4.0, -6.0)[:, None]
+    y, x = torch.meshgrid((torch.arange(10) + 0.5) * STRIDE, (torch.arange(10) + 0.5) * STRIDE, indexing="ij")
+    ltrb = torch.stack([x - 32, y - 32, 112 - x, 96 - y])[None]
+    right = losses(Outputs(logits, ltrb, torch.full((1, 1), 4.0)), torch.zeros(1, 2), truth)
+    wrong = losses(Outputs(logits.roll(4, dims=3), ltrb + 16, torch.full((1, 1), -4.0)), torch.zeros(1, 2), truth)
+    assert right.edges == pytest.approx(0.0, abs=1e-4)
+    assert all(one < other for one, other in zip(right[:3], wrong[:3], strict=True))
+
+
+def test_the_shipped_recipes_are_in_order() -> None:
+    recipes = [path for path in RECIPES.glob("*.toml") if not path.name.endswith(".card.toml")]
+    assert recipes
+    for path in recipes:
+        assert read_recipe(path).folds >= 3
+        assert path.with_suffix(".card.toml").is_file()
+
+
+def test_a_recipe_tells_all_its_faults_at_once(tmp_path: Path) -> None:
+    text = (RECIPES / "chest_opacity.toml").read_text().replace("epochs = ", "epoch = ").replace("= 384", "= 390")
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(tmp_path / "r.toml")
+    assert "schedule.epochs" in str(raised.value)
+    assert "schedule.epoch:" in str(raised.value)
