@@ -75,11 +75,9 @@ class Coordinator:
         ledger = self.pipeline.ledger
         with ledger.begin() as tx:
             expired = jobs.release_expired(tx, ledger.lease_now(tx))
-            poison = jobs.poisonous(tx)
-            for job in poison:
-                jobs.mark_poison(tx, job.id)
-        if expired or poison:
-            log.warning("jobs taken from silent workers", expired=expired, poisonous=len(poison))
+        hopeless = self.pipeline.stop_hopeless()
+        if expired or hopeless:
+            log.warning("jobs taken from silent workers", expired=expired, given_up=hopeless)
         self._retention.evict_due()
         self.pipeline.store.restore_reserve()
 

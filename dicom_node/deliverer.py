@@ -41,6 +41,7 @@ from inference.findings import SeriesUid, SopUid
 
 log = structlog.get_logger(__name__)
 
+COMMITMENT_ASKED_AGAIN_S = 3600.0  # an archive that does not offer commitment is asked again after this
 RESULT_TRANSFER_SYNTAX = "1.2.840.10008.1.2.1"  # all results are written in Explicit VR Little Endian
 
 
@@ -76,6 +77,8 @@ class Deliverer:
         self._backoff = Backoff(base_s=settings.first_retry_s, ceiling_s=settings.longest_retry_s)
         self._breaker = Breaker(backoff=self._backoff)
         self._archive: Archive | None = None
+        self._no_commitment_until = 0.0
+        self._patience_s = destination.commitment_patience_s if destination.kind == "pacs" else 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; an attempt under way is finished first."""
@@ -204,10 +207,9 @@ class Deliverer:
         if asked is None or (row.sent_at and asked.requested_at < row.sent_at):
             return self._ask_for_commitment(row, objects)
         if asked.committed is None:
-            waited_s = (self.ledger.clock() - asked.requested_at).total_seconds()
-            patience_s = self.destination.commitment_patience_s
-            if waited_s < patience_s:
-                self._unconfirmed(row, asked.requested_at + timedelta(seconds=patience_s), "awaits commitment")
+            until = asked.requested_at + timedelta(seconds=self._patience_s)
+            if self.ledger.clock() < until:
+                self._unconfirmed(row, until, "awaits storage commitment", counts=False)
                 return True
             return self.destination.confirm is Confirm.COMMITMENT and self._ask_for_commitment(row, objects)
         if wanted <= asked.committed:
@@ -217,7 +219,8 @@ class Deliverer:
         return True
 
     def _ask_for_commitment(self, row: DeliveryRow, objects: Sequence[OutboundObject]) -> bool:
-        if self.destination.kind != "pacs":
+        """Ask the archive to commit; False when it does not offer that, which is remembered for a while."""
+        if time.monotonic() < self._no_commitment_until:
             return False
 
         def register(transaction_uid: str) -> None:
@@ -225,18 +228,18 @@ class Deliverer:
                 deliveries.register_commitment(tx, transaction_uid, row.id, self.ledger.clock())
 
         asked_at = self.ledger.clock()
-        if not self._open().request_commitment(objects, register=register, answered=self._answered):
+        taken = False
+        try:
+            taken = self._open().request_commitment(objects, register=register, answered=self._answered)
+        finally:
+            if not taken:  # what was registered will never be answered
+                with self.ledger.begin() as tx:
+                    deliveries.forget_unanswered_commitments(tx, row.id)
+        if not taken:
+            self._no_commitment_until = time.monotonic() + COMMITMENT_ASKED_AGAIN_S
             return False
-        with self.ledger.read() as tx:
-            asked = deliveries.newest_commitment(tx, row.id)
-        if asked and asked.committed is not None:  # the answer was faster than this
-            if {one.sop_instance_uid for one in objects} <= asked.committed:
-                self._confirmed(row, "storage commitment")
-            else:
-                self._send_again(row, "the archive does not commit to every object")
-            return True
-        until = asked_at + timedelta(seconds=self.destination.commitment_patience_s)
-        self._unconfirmed(row, until, "awaits storage commitment")
+        until = asked_at + timedelta(seconds=self._patience_s)
+        self._unconfirmed(row, until, "awaits storage commitment", counts=False)
         self._look_now_if_answered(row)
         return True
 

@@ -163,15 +163,8 @@ class Pipeline:
             state = StudyState.COMPLETE if whole else StudyState.INCOMPLETE
             if not studies.settle(tx, study, state=state, at=now):
                 return False  # an image came while we decided: look again
-            events.add(
-                tx,
-                study.study_uid,
-                at=now,
-                stage=Stage.ASSEMBLE,
-                what=f"study {state}, {len(arrived)} instance(s)",
-                detail=f"because {decision.because}" if isinstance(decision, assembly.Whole) else decision.missing,
-                revision=study.revision,
-            )
+            why = f"because {decision.because}" if isinstance(decision, assembly.Whole) else decision.missing
+            self._event(tx, study, Stage.ASSEMBLE, f"study {state}, {len(arrived)} instance(s)", now, why)
             self._route(tx, study, arrived, incomplete=not whole, now=now)
             return True
 
@@ -184,7 +177,8 @@ class Pipeline:
     ) -> assembly.Decision:
         if any(stored.state is InstanceState.STORED for stored in arrived):
             return assembly.Wait(until=now + timedelta(seconds=assembly.HELD_POLL_S), because="headers are being read")
-        if study.revision > self.settings.assembly.max_revisions_per_day:
+        too_often = study.revision > self.settings.assembly.max_revisions_per_day
+        if too_often and study.waved_through != study.revision:
             again = study.first_received_at + timedelta(
                 days=study.revision / self.settings.assembly.max_revisions_per_day
             )
@@ -210,7 +204,7 @@ class Pipeline:
     def _route(
         self, tx: sa.Connection, study: StudyRow, arrived: Sequence[StoredInstance], *, incomplete: bool, now: datetime
     ) -> None:
-        jobs.withdraw_queued(tx, study.study_uid, study.revision)
+        jobs.withdraw_queued(tx, study.study_uid, study.revision, now)
         candidates = _candidates(arrived)
         refusal = self._refuse_whole_study(arrived)
         if refusal:
@@ -224,7 +218,7 @@ class Pipeline:
         for line in routing.trace:
             self._event(tx, study, Stage.ROUTE, line, now)
         if not routing.plans:
-            if study.outcome is None:
+            if study.outcome is not Outcome.ANALYSED:
                 self._end(tx, study, Outcome.NO_ROUTE, Reason.NO_ROUTE, routing.why_not, now)
             return
         queued = [self._queue(tx, study, plan, incomplete, now) for plan in routing.plans]
@@ -245,10 +239,10 @@ class Pipeline:
         return None
 
     def _queue(self, tx: sa.Connection, study: StudyRow, plan: Plan, incomplete: bool, now: datetime) -> bool:
-        last = jobs.last_ended(tx, study.study_uid, plan.card.identity.name)
+        last = jobs.last_begun(tx, study.study_uid, plan.card.identity.name)
         same_model = last is not None and last.model_version == plan.card.identity.version
         if last and same_model and last.sources_digest == plan.sources_digest and last.incomplete == incomplete:
-            what = f"{plan.card.reference}: its images are those of revision {last.revision}, that result stands"
+            what = f"{plan.card.reference}: its images are those of revision {last.revision}, whose result stands"
             self._event(tx, study, Stage.ROUTE, what, now)
             return False
         jobs.add(
@@ -292,10 +286,12 @@ class Pipeline:
         """Commit what the engine said; a retry after this encodes exactly these findings."""
         now = self.ledger.clock()
         with self.ledger.begin() as tx:
-            if analysis.unchanged:
+            if jobs.is_outdated(tx, job):
+                self._drop_outdated(tx, job, owner, now)
+            elif analysis.unchanged:
                 jobs.finish(tx, job.id, owner=owner, state=JobState.UNCHANGED, at=now, timings_s=analysis.timings_s)
                 what = f"{job.reference}: the images are what the model saw before, the earlier result stands"
-                self._job_event(tx, job, Stage.INFER, what, now)
+                self._event(tx, job, Stage.INFER, what, now)
                 self._conclude(tx, job.study_uid, now)
             else:
                 jobs.commit_findings(
@@ -309,9 +305,9 @@ class Pipeline:
                     timings_s=analysis.timings_s,
                     at=now,
                 )
-                self._job_event(tx, job, Stage.INFER, f"{job.reference}: {_said(analysis)}", now)
+                self._event(tx, job, Stage.INFER, f"{job.reference}: {_said(analysis)}", now)
             for name, refusal in analysis.skipped:
-                self._job_event(tx, job, Stage.INFER, f"{job.reference}: an image was left out: {refusal}", now, name)
+                self._event(tx, job, Stage.INFER, f"{job.reference}: an image was left out: {refusal}", now, name)
             return next(row for row in jobs.of_study(tx, job.study_uid) if row.id == job.id)
 
     # encode ----------------------------------------------------------------------------------------------------------
@@ -332,6 +328,10 @@ class Pipeline:
         ]
         now = self.ledger.clock()
         with self.ledger.begin() as tx:
+            if jobs.is_outdated(tx, job):
+                self._drop_outdated(tx, job, owner, now)
+                self._forget_files([one for _name, _destinations, objects in written for one in objects])
+                return
             for profile_name, destinations, objects in written:
                 committed = results.commit(
                     tx,
@@ -345,7 +345,7 @@ class Pipeline:
                 )
                 roles = ", ".join(one.role for one in objects)
                 what = f"{job.reference}: {roles}" if committed else f"{job.reference}: the same result stands already"
-                self._job_event(tx, job, Stage.ENCODE, what, now, f"profile {profile_name}")
+                self._event(tx, job, Stage.ENCODE, what, now, f"profile {profile_name}")
                 if committed is None:
                     self._forget_files(objects)
             jobs.finish(
@@ -357,6 +357,13 @@ class Pipeline:
                 timings_s={**job.timings_s, "encode": (now - started).total_seconds()},
             )
             self._conclude(tx, job.study_uid, now)
+
+    def _drop_outdated(self, tx: sa.Connection, job: Job, owner: str, now: datetime) -> None:
+        """A slow job must not replace the result of the study's later revision."""
+        jobs.finish(tx, job.id, owner=owner, state=JobState.OUTDATED, at=now, timings_s=job.timings_s)
+        what = f"{job.reference}: a later revision is analysed, nothing is written for this one"
+        self._event(tx, job, Stage.INFER, what, now)
+        self._conclude(tx, job.study_uid, now)
 
     def _by_profile(self, destinations: Sequence[str]) -> dict[str, list[str]]:
         grouped: dict[str, list[str]] = {}
@@ -401,8 +408,23 @@ class Pipeline:
     def fail(self, tx: sa.Connection, job: Job, owner: str, why: str, now: datetime) -> None:
         """Give a job up that cannot even be told in a result: a person must look (`radnode retry`)."""
         jobs.finish(tx, job.id, owner=owner, state=JobState.FAILED, at=now, timings_s=job.timings_s)
-        self._job_event(tx, job, Stage.ENCODE, f"{job.reference}: {why}", now)
+        self._event(tx, job, Stage.ENCODE, f"{job.reference}: {why}", now)
         self._conclude(tx, job.study_uid, now)
+
+    def stop_hopeless(self) -> int:
+        """Give jobs that ended their worker too often their refusal, or give them up; returns how many there were."""
+        now = self.ledger.clock()
+        with self.ledger.begin() as tx:
+            poisonous, unwritable = jobs.poisonous(tx), jobs.unwritable(tx)
+            for job in poisonous:
+                jobs.mark_poison(tx, job.id)
+                self._event(tx, job, Stage.INFER, f"{job.reference}: given up after {job.attempts} attempt(s)", now)
+            for job in unwritable:
+                jobs.give_up(tx, job.id, at=now)
+                what = f"{job.reference}: writing the result ended its worker repeatedly"
+                self._event(tx, job, Stage.ENCODE, what, now)
+                self._conclude(tx, job.study_uid, now)
+        return len(poisonous) + len(unwritable)
 
     def _conclude(self, tx: sa.Connection, study_uid: StudyUid, now: datetime) -> None:
         """When the last job of the current revision has ended, the study has its Outcome."""
@@ -412,7 +434,8 @@ class Pipeline:
         every = jobs.of_study(tx, study_uid)
         if any(job.state in (JobState.QUEUED, JobState.RUNNING) for job in every):
             return
-        last_of = {job.model_name: job for job in every if job.state is not JobState.UNCHANGED}
+        no_result = (JobState.UNCHANGED, JobState.OUTDATED)
+        last_of = {job.model_name: job for job in every if job.state not in no_result}
         if any(job.state is JobState.SUCCEEDED for job in last_of.values()):
             self._end(tx, study, Outcome.ANALYSED, "", "", now)
             return
@@ -433,12 +456,9 @@ class Pipeline:
         log.info("study ended", study_uid=study.study_uid, outcome=outcome, reason=reason or None)
 
     def _event(
-        self, tx: sa.Connection, study: StudyRow, stage: Stage, what: str, now: datetime, detail: str = ""
+        self, tx: sa.Connection, of: StudyRow | Job, stage: Stage, what: str, now: datetime, detail: str = ""
     ) -> None:
-        events.add(tx, study.study_uid, at=now, stage=stage, what=what, detail=detail, revision=study.revision)
-
-    def _job_event(self, tx: sa.Connection, job: Job, stage: Stage, what: str, now: datetime, detail: str = "") -> None:
-        events.add(tx, job.study_uid, at=now, stage=stage, what=what, detail=detail, revision=job.revision)
+        events.add(tx, of.study_uid, at=now, stage=stage, what=what, detail=detail, revision=of.revision)
 
 
 def _candidates(arrived: Sequence[StoredInstance]) -> list[Candidate]:

@@ -120,6 +120,12 @@ class DeliverySettings(_Section):
     poll_s: float = Field(default=0.05, gt=0)
     """How often to ask the ledger for deliveries."""
 
+    @model_validator(mode="after")
+    def _waits_grow(self) -> Self:
+        if self.first_retry_s > self.longest_retry_s:
+            raise ValueError("first_retry_s must not be more than longest_retry_s")
+        return self
+
 
 class WebSettings(_Section):
     """Health and metrics over HTTP."""
@@ -252,8 +258,26 @@ def _beside(settings: Settings, folder: Path) -> Settings:
         update={
             "data_dir": folder / settings.data_dir,
             "routes_file": folder / settings.routes_file if settings.routes_file else None,
+            "destination": tuple(_files_beside(one, folder) for one in settings.destination),
             "models": settings.models.model_copy(
                 update={"folders": tuple(folder / one for one in settings.models.folders)}
             ),
         }
     )
+
+
+def _files_beside(destination: Destination, folder: Path) -> Destination:
+    """Secrets and certificates too are named from the settings file."""
+    own = {
+        name: folder / value
+        for name in ("password_file", "token_file")
+        if isinstance(value := getattr(destination, name, None), Path)
+    }
+    if destination.tls is None:
+        return destination.model_copy(update=own)
+    certificates = {
+        name: folder / value
+        for name in ("ca_file", "certificate_file", "key_file")
+        if isinstance(value := getattr(destination.tls, name), Path)
+    }
+    return destination.model_copy(update={**own, "tls": destination.tls.model_copy(update=certificates)})

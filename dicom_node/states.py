@@ -38,6 +38,7 @@ class JobState(StrEnum):
     RUNNING = "running"  # a worker holds its lease
     SUCCEEDED = "succeeded"  # findings and result sets are committed
     UNCHANGED = "unchanged"  # what the model sees is what it saw before: the earlier result stands
+    OUTDATED = "outdated"  # a later revision of the study has a job of its own: nothing is written for this one
     REJECTED = "rejected"  # not analysed, for a named reason; the reason is a result
     FAILED = "failed"  # could not even be told in a result: a person must look
 

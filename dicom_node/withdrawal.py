@@ -10,38 +10,46 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicom_node.ledger import deliveries, events, instances, results, studies
+from dicom_node.ledger import deliveries, events, instances, jobs, results, studies
 from dicom_node.pipeline import Pipeline, references
 from dicom_node.states import InstanceState, Stage
-from inference.findings import SopUid, StudyUid
+from inference.findings import StudyUid
 
 
 def retract(pipeline: Pipeline, study_uid: StudyUid) -> int:
     """Withdraw every current result of a study; returns how many result sets were withdrawn."""
     with pipeline.ledger.begin() as tx:
-        sources = _sources(tx, pipeline, study_uid)
         current = [row for row in results.of_study(tx, study_uid) if row.is_current]
         for row in current:
-            _withdraw(tx, pipeline, row, sources)
+            _withdraw(tx, pipeline, row)
         if current:
             studies.set_retracted(tx, study_uid, pipeline.ledger.clock())
         return len(current)
 
 
-def _sources(tx: sa.Connection, pipeline: Pipeline, study_uid: StudyUid) -> dict[SopUid, Path]:
-    return {
-        stored.sop_instance_uid: pipeline.store.path(stored.path)
-        for stored in instances.of_study(tx, study_uid)
-        if stored.path and stored.state is InstanceState.INDEXED
-    }
+def _source(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) -> Path:
+    """An image of the study, for patient and study; once all are evicted, the withdrawn result itself says both."""
+    for stored in instances.of_study(tx, row.study_uid):
+        if stored.path and stored.state is InstanceState.INDEXED:
+            return pipeline.store.path(stored.path)
+    return pipeline.store.path(row.objects[0].path)
 
 
-def _withdraw(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow, sources: dict[SopUid, Path]) -> None:
-    from dicom_node.results.retraction import encode_retraction
+def _withdraw(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) -> None:
+    from dicom_node.results.retraction import RetractRequest, Withdrawal, encode_retraction
 
     now = pipeline.ledger.clock()
-    profile = next(profile for profile in pipeline.settings.profile if profile.name == row.profile)
-    note = encode_retraction(references(row), sources=sources, profile=profile, content_time=now)
+    job = next(job for job in jobs.of_study(tx, row.study_uid) if job.id == row.job_id)
+    note = encode_retraction(
+        RetractRequest(
+            source=_source(tx, pipeline, row),
+            withdrawn=references(row),
+            reason=Withdrawal.QUALITY,
+            card=pipeline.cards.get(job.reference),
+            profile=next(profile for profile in pipeline.settings.profile if profile.name == row.profile),
+            content_time=now,
+        )
+    )
     results.withdraw_current(tx, row.id)
     results.commit(
         tx,

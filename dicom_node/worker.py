@@ -96,12 +96,21 @@ class Worker:
         room = self.settings.max_jobs_in_flight - len(self._held)
         if room <= 0 or any(job.runs_alone for job in self._held.values()):
             return
-        claimed = self._take(room, alone=False)
+        claimed: tuple[Job, ...] = ()
+        if not self._alone_is_due():
+            claimed = self._take(room, alone=False)
         if not claimed and not self._held:
             claimed = self._take(1, alone=True)
         for job in claimed:
             self._held[job.id] = job
             self._begin(job)
+
+    def _alone_is_due(self) -> bool:
+        """Whether a job that runs alone has waited long enough: then nothing else is begun until it had its turn."""
+        ledger = self.pipeline.ledger
+        with ledger.read() as tx:
+            since = jobs.alone_since(tx)
+        return since is not None and (ledger.clock() - since).total_seconds() > self.settings.ageing_s
 
     def _take(self, limit: int, *, alone: bool) -> tuple[Job, ...]:
         ledger = self.pipeline.ledger

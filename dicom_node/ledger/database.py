@@ -6,9 +6,9 @@ start of a transaction; PostgreSQL runs at its defaults. What is asked of the le
 
 from __future__ import annotations
 
-import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,10 +80,16 @@ class Ledger:
         from alembic.util import CommandError
 
         configuration = _alembic_configuration()
-        newest = ScriptDirectory.from_config(configuration).get_current_head()
+        scripts = ScriptDirectory.from_config(configuration)
+        newest, known = scripts.get_current_head(), {script.revision for script in scripts.walk_revisions()}
         current = self.schema_version()
         if current == newest:
             return
+        if current is not None and current not in known:
+            raise LedgerError(
+                f"the ledger's schema {current} is newer than this radnode, which knows {newest}: "
+                "use the version of radnode that wrote it, or restore the copy made before its upgrade"
+            )
         if current is not None:
             self._copy_before_upgrade(current)
         try:
@@ -92,8 +98,8 @@ class Ledger:
                 command.upgrade(configuration, "head")
         except (CommandError, sa.exc.SQLAlchemyError) as error:
             raise LedgerError(
-                f"the ledger's schema is {current!r} and cannot be brought to {newest!r}: "
-                f"{type(error).__name__}; use the version of radnode that wrote it or restore the copy made before"
+                f"the ledger's schema {current or '(none yet)'} cannot be brought to {newest} "
+                f"({type(error).__name__}); nothing was changed: check room and rights of the database"
             ) from error
 
     def schema_version(self) -> str | None:
@@ -103,7 +109,7 @@ class Ledger:
         try:
             with self.read() as connection:
                 return MigrationContext.configure(connection).get_current_revision()
-        except sa.exc.OperationalError as error:
+        except sa.exc.DBAPIError as error:  # drivers do not agree on which error an unreachable database is
             raise LedgerError(
                 f"the ledger at {self.engine.url.render_as_string()} cannot be opened: {error.orig}"
             ) from error
@@ -112,10 +118,11 @@ class Ledger:
         database = self.engine.url.database
         if not self.is_sqlite or not database:
             return
-        with self.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         source = Path(database)
-        shutil.copy2(source, source.with_name(f"{source.name}.before-upgrade-from-{version}"))
+        copy = source.with_name(f"{source.name}.before-upgrade-from-{version}")
+        # The file alone is not the ledger: what was committed last may be in the WAL beside it.
+        with closing(sqlite3.connect(source)) as reading, closing(sqlite3.connect(copy)) as writing:
+            reading.backup(writing)
 
     def close(self) -> None:
         """Let go of all connections."""

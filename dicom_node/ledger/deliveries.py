@@ -253,6 +253,11 @@ def register_commitment(tx: sa.Connection, transaction_uid: str, delivery_id: in
     tx.execute(commitment.insert().values(transaction_uid=transaction_uid, delivery_id=delivery_id, requested_at=at))
 
 
+def forget_unanswered_commitments(tx: sa.Connection, delivery_id: int) -> None:
+    """The archive did not take the request: nobody will answer it."""
+    tx.execute(commitment.delete().where(commitment.c.delivery_id == delivery_id, commitment.c.answered_at.is_(None)))
+
+
 def answer_commitment(
     tx: sa.Connection, transaction_uid: str, *, committed: Sequence[str], failed: Mapping[str, str], at: datetime
 ) -> bool:

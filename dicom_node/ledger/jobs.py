@@ -20,6 +20,9 @@ from inference.refusals import Reason, Refusal
 MAX_ATTEMPTS = 3  # a job that ended its worker so often is poison
 MAX_INTERRUPTIONS = 20  # whole-node stops do not count as attempts, but not for ever
 
+_ONCE_FAILED = sa.or_(job.c.attempts > 0, job.c.interruptions > MAX_ATTEMPTS)
+_TOO_OFTEN = sa.or_(job.c.attempts >= MAX_ATTEMPTS, job.c.interruptions >= MAX_INTERRUPTIONS)
+
 
 class LeaseLost(Exception):
     """Another worker holds this job now; what this one did for it is dropped."""
@@ -111,6 +114,15 @@ def any_queued(tx: sa.Connection) -> bool:
     return tx.execute(sa.select(job.c.id).where(job.c.state == JobState.QUEUED).limit(1)).first() is not None
 
 
+def alone_since(tx: sa.Connection) -> datetime | None:
+    """Since when the oldest job waits that has to run alone; None when there is none."""
+    query = sa.select(sa.func.min(job.c.queued_at)).where(
+        job.c.state == JobState.QUEUED, _ONCE_FAILED, sa.not_(_TOO_OFTEN)
+    )
+    since: datetime | None = tx.execute(query).scalar_one()
+    return since
+
+
 def claim(
     tx: sa.Connection,
     *,
@@ -124,14 +136,14 @@ def claim(
     """Take up to `limit` queued jobs: urgent first, and one step of priority gained per `ageing_s` of waiting.
 
     The attempt is counted here, before the work. With `alone`, takes at most one job that once ended its worker, and
-    nothing else; without, leaves those.
+    nothing else; without, leaves those. What has failed too often is left to `poisonous` and `unwritable`.
     """
     waited_us = sa.type_coerce(now, job.c.queued_at.type) - job.c.queued_at
     rank = job.c.priority + sa.cast(waited_us, sa.Float) / (ageing_s * 1e6)
-    once_failed = sa.or_(job.c.attempts > 0, job.c.interruptions > MAX_ATTEMPTS)
+    lane = _ONCE_FAILED if alone else sa.not_(_ONCE_FAILED)
     query = (
         sa.select(job.c.id)
-        .where(job.c.state == JobState.QUEUED, once_failed if alone else sa.not_(once_failed))
+        .where(job.c.state == JobState.QUEUED, lane, sa.not_(_TOO_OFTEN))
         .order_by(rank.desc(), job.c.id)
         .limit(1 if alone else limit)
     )
@@ -289,9 +301,23 @@ def _queue_again(tx: sa.Connection, which: Sequence[sa.ColumnElement[bool]], int
 
 def poisonous(tx: sa.Connection) -> tuple[Job, ...]:
     """Queued jobs that have ended their worker too often; they get no further attempt."""
-    too_often = sa.or_(job.c.attempts >= MAX_ATTEMPTS, job.c.interruptions >= MAX_INTERRUPTIONS)
-    query = sa.select(job).where(job.c.state == JobState.QUEUED, too_often, job.c.refusal_reason.is_(None))
+    query = sa.select(job).where(job.c.state == JobState.QUEUED, _TOO_OFTEN, job.c.refusal_reason.is_(None))
     return tuple(map(_row, tx.execute(query)))
+
+
+def unwritable(tx: sa.Connection) -> tuple[Job, ...]:
+    """Queued jobs that ended their worker too often though only a refusal was to be written: a person must look."""
+    query = sa.select(job).where(job.c.state == JobState.QUEUED, _TOO_OFTEN, job.c.refusal_reason.is_not(None))
+    return tuple(map(_row, tx.execute(query)))
+
+
+def give_up(tx: sa.Connection, job_id: int, *, at: datetime) -> None:
+    """End a queued job as FAILED."""
+    tx.execute(
+        job.update()
+        .where(job.c.id == job_id, job.c.state == JobState.QUEUED)
+        .values(state=JobState.FAILED, finished_at=at)
+    )
 
 
 def mark_poison(tx: sa.Connection, job_id: int) -> None:
@@ -328,13 +354,18 @@ def newest_of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
 
 def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:
     """The newest job of this model on this study that gave a result of its own: succeeded or rejected."""
+    return _newest(tx, study_uid, model_name, (JobState.SUCCEEDED, JobState.REJECTED))
+
+
+def last_begun(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:
+    """As `last_ended`, or the job that a worker holds now, whichever is newer."""
+    return _newest(tx, study_uid, model_name, (JobState.SUCCEEDED, JobState.REJECTED, JobState.RUNNING))
+
+
+def _newest(tx: sa.Connection, study_uid: StudyUid, model_name: str, states: Sequence[JobState]) -> Job | None:
     query = (
         sa.select(job)
-        .where(
-            job.c.study_uid == study_uid,
-            job.c.model_name == model_name,
-            job.c.state.in_((JobState.SUCCEEDED, JobState.REJECTED)),
-        )
+        .where(job.c.study_uid == study_uid, job.c.model_name == model_name, job.c.state.in_(states))
         .order_by(job.c.id.desc())
         .limit(1)
     )
@@ -342,12 +373,20 @@ def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job |
     return _row(row) if row else None
 
 
-def withdraw_queued(tx: sa.Connection, study_uid: StudyUid, before_revision: int) -> int:
-    """Drop jobs of older revisions that no worker has begun: the newer revision makes them pointless."""
+def is_outdated(tx: sa.Connection, old: Job) -> bool:
+    """Whether a later revision of the study has a job of the same model: `old` must not replace its result."""
+    query = sa.select(job.c.id).where(
+        job.c.study_uid == old.study_uid, job.c.model_name == old.model_name, job.c.revision > old.revision
+    )
+    return tx.execute(query.limit(1)).first() is not None
+
+
+def withdraw_queued(tx: sa.Connection, study_uid: StudyUid, before_revision: int, at: datetime) -> int:
+    """End jobs of older revisions that no worker has begun: the newer revision makes them pointless."""
     return tx.execute(
-        job.delete().where(
-            job.c.study_uid == study_uid, job.c.revision < before_revision, job.c.state == JobState.QUEUED
-        )
+        job.update()
+        .where(job.c.study_uid == study_uid, job.c.revision < before_revision, job.c.state == JobState.QUEUED)
+        .values(state=JobState.OUTDATED, finished_at=at)
     ).rowcount
 
 

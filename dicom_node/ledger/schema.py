@@ -28,6 +28,21 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
+class Words(sa.types.TypeDecorator[str]):
+    """Text that may repeat what a header or an archive said: what no database takes is replaced."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Without NUL, which PostgreSQL refuses, and lone surrogates, which no encoding knows."""
+        return (
+            None
+            if value is None
+            else value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+        )
+
+
 metadata = sa.MetaData()
 _id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -51,7 +66,7 @@ instance = sa.Table(
     sa.Column("times_received", sa.Integer, nullable=False, server_default="1"),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=True),
-    sa.Column("detail", sa.Text, nullable=True),
+    sa.Column("detail", Words, nullable=True),
     sa.Column("facts", sa.JSON, nullable=True),
     sa.UniqueConstraint("sop_instance_uid", "study_uid", "sha256", name="instance_once"),
 )
@@ -69,11 +84,12 @@ study = sa.Table(
     sa.Column("last_received_at", UtcTime, nullable=False),
     sa.Column("revision_started_at", UtcTime, nullable=False),
     sa.Column("look_at", UtcTime, nullable=True),  # when assembly looks again; null: nothing to decide
-    sa.Column("waiting_for", sa.Text, nullable=True),
+    sa.Column("waiting_for", Words, nullable=True),
+    sa.Column("waved_through", sa.Integer, nullable=True),  # revision that a person wants looked at, however many
     sa.Column("completed_at", UtcTime, nullable=True),
     sa.Column("outcome", sa.Text, nullable=True),
     sa.Column("outcome_reason", sa.Text, nullable=True),
-    sa.Column("outcome_detail", sa.Text, nullable=True),
+    sa.Column("outcome_detail", Words, nullable=True),
     sa.Column("outcome_at", UtcTime, nullable=True),
     sa.Column("retracted_at", UtcTime, nullable=True),
 )
@@ -87,8 +103,8 @@ event = sa.Table(
     sa.Column("study_uid", sa.Text, nullable=False),
     sa.Column("revision", sa.Integer, nullable=True),
     sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("what", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("what", Words, nullable=False),
+    sa.Column("detail", Words, nullable=False, server_default=""),
 )
 sa.Index("event_by_study", event.c.study_uid, event.c.id)
 
@@ -122,7 +138,7 @@ job = sa.Table(
     sa.Column("findings_digest", sa.Text, nullable=True),
     sa.Column("content_time", UtcTime, nullable=True),
     sa.Column("refusal_reason", sa.Text, nullable=True),
-    sa.Column("refusal_detail", sa.Text, nullable=True),
+    sa.Column("refusal_detail", Words, nullable=True),
     sa.Column("timings_s", sa.JSON, nullable=True),
     sa.UniqueConstraint("study_uid", "revision", "model_name", name="job_once_per_revision"),
 )
@@ -179,7 +195,7 @@ delivery = sa.Table(
     sa.Column("confirmations_asked", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempt_started_at", UtcTime, nullable=True),  # not null while an attempt is under way
     sa.Column("next_attempt_at", UtcTime, nullable=True),
-    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("reason", Words, nullable=True),
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("sent_at", UtcTime, nullable=True),
     sa.Column("finished_at", UtcTime, nullable=True),

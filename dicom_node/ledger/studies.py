@@ -29,6 +29,7 @@ class StudyRow:
     revision_started_at: datetime
     look_at: datetime | None
     waiting_for: str | None
+    waved_through: int | None
     completed_at: datetime | None
     outcome: Outcome | None
     outcome_reason: str | None
@@ -81,11 +82,11 @@ def wait(tx: sa.Connection, seen: StudyRow, *, look_at: datetime, waiting_for: s
 
 
 def look_now(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> None:
-    """A person wants an unsettled study looked at now."""
+    """A person wants an unsettled study looked at now, however often it has changed today."""
     tx.execute(
         study.update()
         .where(study.c.study_uid == study_uid, study.c.state == StudyState.RECEIVING)
-        .values(look_at=now, revision_started_at=now, first_received_at=now)
+        .values(look_at=now, waved_through=study.c.revision)
     )
 
 
