@@ -49,7 +49,19 @@ def _errors_without_values(_logger: WrappedLogger, _method: str, event: EventDic
     if isinstance(error, BaseException):
         event["error"] = type(error).__name__
         event["where"] = _where(error.__traceback__)
+        if code := _database_code(error):
+            event["database_error"] = code
     return event
+
+
+def _database_code(error: BaseException) -> str:
+    """What the database calls its error: a name of SQLite or a SQLSTATE of PostgreSQL, never its text."""
+    driver_error = getattr(error, "orig", None)
+    name = getattr(driver_error, "sqlite_errorname", None)
+    if name:
+        return str(name)
+    fields = driver_error.args[0] if isinstance(driver_error, BaseException) and driver_error.args else None
+    return str(fields.get("C", "")) if isinstance(fields, dict) else ""
 
 
 def _where(trace: TracebackType | None) -> str:
