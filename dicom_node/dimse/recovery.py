@@ -18,7 +18,7 @@ import structlog
 
 from dicom_node.dimse.header_sniff import HeaderSniffer
 from dicom_node.store import Store
-from dicom_node.study import NewInstance
+from dicom_node.study import NewInstance, Recorded, RecordedKind
 from inference.findings import SeriesUid, SopUid, StudyUid
 
 log = structlog.get_logger(__name__)
@@ -30,8 +30,8 @@ _CHUNK_BYTES = 1024**2
 _TRANSFER_SYNTAX, _SOURCE_AE, _RECEIVING_AE = 0x0010, 0x0016, 0x0018
 
 
-def reindexer(store: Store, record: Callable[[NewInstance], object]) -> Callable[[str], bool]:
-    """The callback for `Store.scan`: reads a file and records it."""
+def reindexer(store: Store, record: Callable[[NewInstance], Recorded]) -> Callable[[str], bool]:
+    """The callback for `Store.scan`: reads a file and records it; a duplicate is removed as on reception."""
     return partial(_reindex, store, record)
 
 
@@ -68,12 +68,13 @@ def read_stored(path: Path, relative_path: str) -> NewInstance | None:
     )
 
 
-def _reindex(store: Store, record: Callable[[NewInstance], object], relative_path: str) -> bool:
+def _reindex(store: Store, record: Callable[[NewInstance], Recorded], relative_path: str) -> bool:
     instance = read_stored(store.path(relative_path), relative_path)
     if instance is None:
         log.error("a stored file without a row cannot be read", path=relative_path)
         return False
-    record(instance)
+    if record(instance).kind is RecordedKind.DUPLICATE:
+        store.remove(relative_path)
     log.warning("a stored file without a row was taken up", path=relative_path)
     return True
 

@@ -18,7 +18,7 @@ import pytest
 
 from dicom_node.dimse.recovery import reindexer
 from dicom_node.store import Store, StoreLimits
-from dicom_node.study import RecordedKind
+from dicom_node.study import NewInstance, Recorded, RecordedKind
 from tests.conftest import missing, require_tool
 from tests.integration.receiving_rig import Peer, Rig, SqliteSink, a_ct, associated, encoded, eventually, receiving
 
@@ -190,11 +190,11 @@ def test_the_scan_takes_up_a_file_without_a_row_as_it_was_received(tmp_path: Pat
         with Peer(rig.port).associate() as peer:
             assert peer.store(slice_) == 0x0000
         (row,) = rig.table.rows()
-    taken = []
+    taken: list[NewInstance] = []
 
-    def record(instance: object) -> RecordedKind:
+    def record(instance: NewInstance) -> Recorded:
         taken.append(instance)
-        return RecordedKind.NEW
+        return Recorded(kind=RecordedKind.NEW)
 
     store = Store(rig.store.root)
     report = store.scan([], reindexer(store, record))
@@ -204,3 +204,5 @@ def test_the_scan_takes_up_a_file_without_a_row_as_it_was_received(tmp_path: Pat
     assert instance.study_uid == row["study"] and instance.sop_instance_uid == row["sop"]
     assert (instance.calling_ae, instance.called_ae) == (row["calling"], row["called"])
     assert instance.transfer_syntax_uid == row["syntax"]
+    again = store.scan([], reindexer(store, SqliteSink(rig.table.path).record_instance))
+    assert again.reindexed == (row["path"],) and rig.files() == [], "a duplicate is removed as on reception"
