@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydicom import Dataset
 
-from dicom_node.results import gsps, sc, seg, sr, texts
+from dicom_node.results import gsps, mammo_cad, sc, seg, sr, texts
 from dicom_node.results.header import SourceHeader, part_10, read_source_header
 from dicom_node.results.provenance import stamp
 from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject, Role
@@ -88,6 +88,10 @@ def _with_lesions(
             objects.append(
                 _written(request, result, source, Role.PRESENTATION_STATE, texts.SERIES_PRESENTATION, number)
             )
+    if request.profile.mammography_cad_sr:
+        cad = mammo_cad.mammography_cad_report(request, findings, headers, key)
+        if cad is not None:
+            objects.append(_written(request, cad, header, Role.MAMMOGRAPHY_CAD_SR, texts.SERIES_CAD))
     return objects
 
 

@@ -169,6 +169,37 @@ def test_comprehensive_sr_serves_archives_that_know_no_newer_class(
     assert dcmread(report).SOPClassUID.name == "Comprehensive SR Storage"
 
 
+@pytest.mark.parametrize("study", ["CBIS-DDSM mammogram, malignant"])
+def test_a_mammography_cad_report_is_written_where_the_profile_asks(
+    study: str, shared_data: Path, tmp_path: Path, reports: list[Path]
+) -> None:
+    paths = STUDIES[study](shared_data, tmp_path)
+    card = make_card(cancer=True)
+    findings = make_findings(paths, card)
+    profile = Profile(mammography_cad_sr=True, overlay=False)
+    written = _judge(make_request(paths, card=card, findings=findings, profile=profile), tmp_path, reports)
+    (path,) = [path for path in written if "mammography_cad_sr" in path.name]
+    report = dcmread(path)
+    marks = [
+        item
+        for item in report.ContentSequence[2].ContentSequence[0].ContentSequence
+        if item.get("ConceptNameCodeSequence") and item.ConceptNameCodeSequence[0].CodeValue == "111059"
+    ]
+    assert len(marks) == len(findings.lesions)
+    for mark, lesion in zip(marks, findings.lesions, strict=True):
+        (outline,) = [item for item in mark.ContentSequence if item.get("GraphicType") == "POLYLINE"]
+        polygon = lesion.region.key_plane.polygon
+        assert outline.GraphicData == pytest.approx([number for point in (*polygon, polygon[0]) for number in point])
+
+
+def test_a_chest_film_gets_no_mammography_cad_report(shared_data: Path, tmp_path: Path) -> None:
+    paths = STUDIES["film wrapped as DX, 1"](shared_data, tmp_path)
+    card = make_card()
+    profile = Profile(mammography_cad_sr=True)
+    objects = encode(make_request(paths, card=card, findings=make_findings(paths, card), profile=profile))
+    assert Role.MAMMOGRAPHY_CAD_SR not in {written.role for written in objects}
+
+
 def test_a_withdrawal_names_every_withdrawn_object(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
     paths = STUDIES["chest CR, MONOCHROME1, JPEG-LS"](shared_data, tmp_path)
     card = make_card()
