@@ -8,6 +8,7 @@ mean is `loading.header` and `loading.parameters`.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 import zlib
@@ -33,6 +34,8 @@ from inference.refusals import Reason, Refused
 
 # Value checks of the library would warn with the value in the text, and values are patient data.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+for _library in ("pydicom", "openjpeg", "pylibjpeg"):  # they log what they raise; a refusal already says it
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 _PREAMBLE_BYTES = 128
 _META_GROUP = 0x0002
