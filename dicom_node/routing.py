@@ -135,7 +135,7 @@ def read_routes(path: Path) -> Routes:
         return Routes.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RoutesError(f"{path}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RoutesError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, fault['loc'])) or 'routes'}: {fault['msg']}" for fault in error.errors()]
@@ -207,8 +207,10 @@ def _why_not(candidate: Candidate, route: Route) -> str | None:
 
 def _fits(value: str, patterns: Sequence[str]) -> bool:
     folded = value.strip().casefold()
-    wanted = [pattern.casefold() for pattern in patterns if not pattern.startswith("!")]
-    unwanted = [pattern[1:].casefold() for pattern in patterns if pattern.startswith("!")]
+    # Only * and ? are patterns here; descriptions do hold brackets.
+    literal = [pattern.casefold().replace("[", "[[]") for pattern in patterns]
+    wanted = [pattern for pattern in literal if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in literal if pattern.startswith("!")]
     if any(fnmatchcase(folded, pattern) for pattern in unwanted):
         return False
     return not wanted or any(fnmatchcase(folded, pattern) for pattern in wanted)
