@@ -20,7 +20,10 @@ from inference.findings import Findings
 from inference.refusals import TEXTS, Refusal
 
 _WIDTH: Final = 1024
-_HEIGHT: Final = 768
+_HEIGHT: Final = 768  # at least; a page grows when there is more to say, for no sentence of it may be lost
+_TALLEST: Final = 4096
+_FOOTER: Final = 112
+_MOST_ROWS: Final = 30  # of one paragraph
 _MARGIN: Final = 64
 _COLUMN: Final = 250  # width of the left column with the names of facts
 _SMALL: Final = 19
@@ -36,7 +39,8 @@ def negative_page(request: EncodeRequest, findings: Findings) -> NDArray[np.uint
 
     Returns
     -------
-    uint8 (768, 1024, 3)
+    uint8 (rows, 1024, 3)
+        768 rows or, with much to say, more.
     """
     language = request.profile.language
     assert request.card is not None
@@ -63,7 +67,8 @@ def refusal_page(request: EncodeRequest, refusal: Refusal) -> NDArray[np.uint8]:
 
     Returns
     -------
-    uint8 (768, 1024, 3)
+    uint8 (rows, 1024, 3)
+        768 rows or, with much to say, more.
     """
     language = request.profile.language
     facts = [(texts.REASON.in_language(language), TEXTS[refusal.reason].in_language(language))]
@@ -110,7 +115,7 @@ def _page(
     request: EncodeRequest, *, heading: str, accent: Rgb, facts: list[Fact], statement: str, notes: list[str]
 ) -> NDArray[np.uint8]:
     language = request.profile.language
-    sheet = Image.new("RGB", (_WIDTH, _HEIGHT), drawing.BAND)
+    sheet = Image.new("RGB", (_WIDTH, _TALLEST), drawing.BAND)
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((0, 0, _WIDTH, 10), fill=accent)
     draw.text((_MARGIN, 48), texts.warning(request.card, language), font=drawing.font(_SMALL, bold=True), fill=AMBER)
@@ -120,10 +125,13 @@ def _page(
     top = _facts(draw, facts, top=190)
     top = _paragraph(draw, statement, top + 14, size=_NORMAL, bold=True, colour=TEXT)
     for note in notes:
-        top = _paragraph(draw, note, top + 10, size=_SMALL, colour=MUTED, bottom=_HEIGHT - 130)
-    draw.line((_MARGIN, _HEIGHT - 112, _WIDTH - _MARGIN, _HEIGHT - 112), fill=drawing.RULE, width=2)
-    _paragraph(draw, texts.warning_sentence(request.card, language), _HEIGHT - 94, size=_SMALL, colour=AMBER)
-    return np.asarray(sheet)
+        top = _paragraph(draw, note, top + 10, size=_SMALL, colour=MUTED)
+    height = min(max(_HEIGHT, top + 24 + _FOOTER), _TALLEST)
+    rule = height - _FOOTER
+    draw.rectangle((0, rule, _WIDTH, _TALLEST), fill=drawing.BAND)
+    draw.line((_MARGIN, rule, _WIDTH - _MARGIN, rule), fill=drawing.RULE, width=2)
+    _paragraph(draw, texts.warning_sentence(request.card, language), rule + 18, size=_SMALL, colour=AMBER)
+    return np.asarray(sheet.crop((0, 0, _WIDTH, height)))
 
 
 def _facts(draw: ImageDraw.ImageDraw, facts: list[Fact], top: int) -> int:
@@ -150,13 +158,12 @@ def _paragraph(
     bold: bool = False,
     left: int = _MARGIN,
     right: int = _WIDTH - _MARGIN,
-    bottom: int = _HEIGHT - 24,
 ) -> int:
-    """Write `text` from `top` down, as far as `bottom` allows; the height where it ended."""
+    """Write `text` from `top` down; the height where it ended. Very long text is cut, visibly."""
     typeface = drawing.font(size, bold=bold)
     leading = round(size * 1.4)
     rows = drawing.wrap(text, typeface, right - left)
-    fitting = rows[: max(1, (bottom - top) // leading)]
+    fitting = rows[:_MOST_ROWS]
     if len(fitting) < len(rows):
         fitting[-1] = fitting[-1].rstrip(".,;: ") + " …"
     for row in fitting:

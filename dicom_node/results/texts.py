@@ -46,7 +46,7 @@ DETAIL: Final = Text(en="Detail", ru="Подробности")
 MODEL: Final = Text(en="Model", ru="Модель")
 NO_MODEL: Final = Text(en="none", ru="нет")
 THRESHOLD: Final = Text(en="Threshold", ru="Порог")
-IMAGES: Final = Text(en="Images analysed", ru="Изображений проанализировано")
+IMAGES: Final = Text(en="Images analysed", ru="Снимков изучено")
 HIGHEST: Final = Text(en="highest score {percent}", ru="наибольшая оценка {percent}")
 CAUTION: Final = Text(en="Caution", ru="Внимание")
 LIMITS: Final = Text(en="Limits", ru="Ограничения")
@@ -69,7 +69,7 @@ FLAGS: Final[dict[Flag, Text]] = {
     Flag.AGE_UNKNOWN: Text(en="patient age unknown", ru="возраст пациента неизвестен"),
     Flag.VIEW_UNKNOWN: Text(en="view unknown", ru="проекция неизвестна"),
     Flag.BODY_PART_UNKNOWN: Text(en="body part unknown", ru="анатомическая область неизвестна"),
-    Flag.SPACING_UNKNOWN: Text(en="scale unknown, sizes in pixels", ru="масштаб неизвестен, размеры в пикселях"),
+    Flag.SPACING_UNKNOWN: Text(en="scale unknown, sizes not measured", ru="масштаб неизвестен, размеры не измерены"),
     Flag.LOSSY_COMPRESSION: Text(en="compressed with loss", ru="сжатие с потерями"),
     Flag.STUDY_INCOMPLETE: Text(en="study incomplete", ru="исследование неполное"),
 }
