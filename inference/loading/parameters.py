@@ -13,6 +13,7 @@ from inference.refusals import Reason, Refused
 
 _DESCRIPTOR_LENGTH = 3
 _WORD = 1 << 16
+_SMALLEST, _LARGEST = 1e-9, 1e12  # beyond these, arithmetic on values ends in infinities
 
 
 def grey_parameters(data_set: Dataset, *, frame: int) -> GreyParameters:
@@ -27,9 +28,9 @@ def grey_parameters(data_set: Dataset, *, frame: int) -> GreyParameters:
     groups = functional_groups(data_set, frame)
     rescale = _macro(groups, "PixelValueTransformationSequence") or data_set
     slope, intercept = read.number(rescale, "RescaleSlope"), read.number(rescale, "RescaleIntercept")
-    if slope == 0:
-        raise Refused(Reason.UNREADABLE, "Rescale Slope is zero")
     slope, intercept = (1.0 if slope is None else slope), (intercept or 0.0)
+    if not _SMALLEST <= abs(slope) <= _LARGEST or abs(intercept) > _LARGEST:
+        raise Refused(Reason.UNREADABLE, "Rescale Slope or Intercept is zero or beyond all measure")
     modality_lut = _modality_lut(data_set, signed=signed)
     lowest = intercept - slope * _WORD / 2 if signed else intercept  # what the modality step can give at the least
     signed_voi = modality_lut is None and min(lowest, intercept + min(slope, 0.0)) < 0
@@ -62,7 +63,7 @@ def _macro(groups: list[Dataset], keyword: str) -> Dataset | None:
 
 def _window(data_set: Dataset) -> Window | None:
     centers, widths = read.numbers(data_set, "WindowCenter"), read.numbers(data_set, "WindowWidth")
-    if not centers or not widths or widths[0] <= 0:
+    if not centers or not widths or not _SMALLEST <= widths[0] <= _LARGEST or abs(centers[0]) > _LARGEST:
         return None
     try:
         function = VoiFunction(read.code_text(data_set, "VOILUTFunction") or "LINEAR")

@@ -61,12 +61,9 @@ def stored_values(data_set: Dataset, header: ImageHeader, *, frame: int) -> NDAr
     syntax = header.transfer_syntax_uid
     if syntax not in DECODABLE:
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {syntax}")
-    data = data_set.get("PixelData")
-    if data is None and ("FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set):
-        raise Refused(Reason.UNDECODABLE, "floating-point pixel data")
-    if not isinstance(data, bytes) or not data:
-        raise Refused(Reason.NO_PIXELS, "Pixel Data is absent or empty")
-    allocated, stored, high_bit, signed = _bits(data_set)
+    with refusing(Reason.UNREADABLE):
+        data = _pixel_data(data_set)
+        allocated, stored, high_bit, signed = _bits(data_set)
     with refusing(Reason.UNDECODABLE):
         if syntax in _NATIVE:
             raw = _native_frame(data, header, allocated, frame)
@@ -74,6 +71,15 @@ def stored_values(data_set: Dataset, header: ImageHeader, *, frame: int) -> NDAr
             raw = _decoded_frame(data_set, data, header, (allocated, stored, int(signed)), frame)
             high_bit = stored - 1  # decoders give samples in the low bits
     return unpack_stored(raw, bits_stored=stored, high_bit=high_bit, signed=signed)
+
+
+def _pixel_data(data_set: Dataset) -> bytes:
+    data = data_set.get("PixelData")
+    if data is None and ("FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set):
+        raise Refused(Reason.UNDECODABLE, "floating-point pixel data")
+    if not isinstance(data, bytes) or not data:
+        raise Refused(Reason.NO_PIXELS, "Pixel Data is absent or empty")
+    return data
 
 
 def _bits(data_set: Dataset) -> tuple[int, int, int, bool]:

@@ -165,6 +165,8 @@ def test_headers_that_cannot_be_trusted_are_refused(tmp_path: Path, changes: dic
         ({"BitsStored": 99}, Reason.UNDECODABLE),
         ({"BitsAllocated": 32}, Reason.UNDECODABLE),
         ({"RescaleSlope": 0}, Reason.UNREADABLE),
+        ({"RescaleSlope": "1E308"}, Reason.UNREADABLE),
+        ({"RescaleIntercept": "-1E300"}, Reason.UNREADABLE),
     ],
 )
 def test_pixels_that_cannot_be_trusted_are_refused(tmp_path: Path, changes: dict[str, Any], reason: Reason) -> None:
@@ -182,6 +184,17 @@ def test_a_wrong_value_representation_is_read_or_refused_never_a_crash(tmp_path:
     data_set.add_new(0x00281050, "LO", "wide")  # a window that is none: the picture spans its own range
     data_set.add_new(0x00540220, "LO", "no sequence")
     assert load_image(save(data_set, tmp_path / "c.dcm")).pixels.max() == 1
+
+
+@pytest.mark.parametrize("keyword", ["BitsAllocated", "BitsStored", "PixelRepresentation", "Rows", "ViewPosition"])
+def test_a_value_representation_that_does_not_exist_is_refused(tmp_path: Path, keyword: str) -> None:
+    data_set = film_data_set(disc_picture())
+    content = bytearray(save(data_set, tmp_path / "a.dcm").read_bytes())
+    tag = data_set[keyword].tag
+    at = content.index(struct.pack("<HH", tag.group, tag.element))
+    content[at + 5] = 0xD9
+    (tmp_path / "b.dcm").write_bytes(content)
+    assert reason_of(tmp_path / "b.dcm") is Reason.UNREADABLE
 
 
 def test_missing_files_are_the_disks_fault(tmp_path: Path) -> None:
@@ -383,6 +396,14 @@ def test_arbitrary_values_as_text_give_a_picture_or_a_refusal(tmp_path: Path, ch
 
 
 # pictures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("center", "width"), [("1E300", "1E308"), ("5", "-3"), ("5", "0"), ("0", "1E-300")])
+def test_an_impossible_window_is_no_window(tmp_path: Path, center: str, width: str) -> None:
+    plain = load_image(film_file(tmp_path / "a.dcm")).pixels
+    assert np.array_equal(
+        load_image(film_file(tmp_path / "b.dcm", WindowCenter=center, WindowWidth=width)).pixels, plain
+    )
 
 
 def test_a_padded_border_stored_as_us_on_signed_pixels_is_left_out(tmp_path: Path) -> None:
