@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,13 @@ def with_disc(x: int = 40, y: int = 70, rows: int = 128, columns: int = 96) -> N
     picture = np.full((rows, columns), 20, dtype=np.uint8)
     picture[y - 16 : y + 16, x - 16 : x + 16] = 250
     return picture
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def analyse(engine: Engine, *images: Path, **study: object) -> Analysis:
@@ -282,8 +290,13 @@ def test_pictures_of_several_studies_share_a_batch(troubled: tuple[Engine, Troub
     engine, network = troubled
     network.gate.clear()
     films = [film_file(tmp_path / f"{i}.dcm", with_disc()) for i in range(9)]
-    futures = [engine.submit(REFERENCE, StudyInput(study_uid=f"1.{i}", images=(f,))) for i, f in enumerate(films)]
-    threading.Timer(1.0, network.gate.set).start()  # long enough for all to be loaded behind the held batch
+    stages: list[str] = []
+    futures = [
+        engine.submit(REFERENCE, StudyInput(study_uid=f"1.{i}", images=(f,)), on_stage=stages.append)
+        for i, f in enumerate(films)
+    ]
+    wait_for(lambda: stages.count("infer") == 9)
+    network.gate.set()
     assert all(future.result(WAIT_S).findings for future in futures)
     assert max(network.sizes) > 1
     assert max(network.sizes) <= 4
@@ -322,7 +335,8 @@ def test_loaders_do_not_run_ahead_of_the_network(model: InstalledModel, tmp_path
         engine.submit(REFERENCE, StudyInput(study_uid=f"1.{i}", images=(film, film)), on_stage=started.append)
         for i in range(6)
     ]
-    threading.Event().wait(0.5)
+    wait_for(lambda: started.count("load") == 2)
+    threading.Event().wait(0.2)  # time in which a third study would begin
     held = started.count("load")
     network.gate.set()
     assert all(future.result(WAIT_S).findings for future in futures)
