@@ -223,7 +223,8 @@ def _unit(measurement: Measurement, language: str) -> str:
 
 
 def _statement_line(finding: Finding, request: EncodeRequest) -> str:
-    return texts.PRESENT_WITHOUT_PLACE.in_language(request.profile.language).format(
+    words = texts.PRESENT_IN_STUDY if finding.sop_instance_uid is None else texts.PRESENT_WITHOUT_PLACE
+    return words.in_language(request.profile.language).format(
         finding=finding_name(finding, request), percent=texts.percent(finding.score)
     )
 
@@ -270,16 +271,15 @@ def caution_text(findings: Findings, language: str) -> str:
 
 
 def present_statements(findings: Findings, sop_instance_uid: str) -> tuple[Finding, ...]:
-    """What is present on this image though no lesion of the same label was placed on it."""
-    placed = {
-        lesion.label
-        for lesion in findings.lesions
-        if any(plane.sop_instance_uid == sop_instance_uid for plane in lesion.region.planes)
-    }
+    """What is present on this image, or in the study as a whole, though no lesion of the same label was placed."""
+    placed = {(lesion.label, plane.sop_instance_uid) for lesion in findings.lesions for plane in lesion.region.planes}
+    anywhere = {label for label, _ in placed}
     return tuple(
         finding
         for finding in findings.findings
         if finding.presence is Presence.PRESENT
-        and finding.sop_instance_uid == sop_instance_uid
-        and finding.label not in placed
+        and (
+            (finding.sop_instance_uid is None and finding.label not in anywhere)
+            or (finding.sop_instance_uid == sop_instance_uid and (finding.label, sop_instance_uid) not in placed)
+        )
     )

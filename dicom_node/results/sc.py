@@ -53,11 +53,12 @@ def overlays(
     results = []
     for ordinal, shown in enumerate(_pictures_to_show(findings)):
         header = headers[shown.sop_instance_uid]
-        grey = displayed_picture(request.sources[shown.sop_instance_uid], shown.frame_number)
+        frame = shown.frame_number or (1 if int(header.dataset.get("NumberOfFrames") or 1) > 1 else None)
+        grey = displayed_picture(request.sources[shown.sop_instance_uid], frame)
         statements = present_statements(findings, shown.sop_instance_uid)
         pixels = marked_picture(grey, shown.marks, request, findings, statements)
         capture = _secondary_capture(pixels, key, Role.OVERLAY, ordinal)
-        source = sop_item(sop_classes[shown.sop_instance_uid], shown.sop_instance_uid, shown.frame_number)
+        source = sop_item(sop_classes[shown.sop_instance_uid], shown.sop_instance_uid, frame)
         source.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
         capture.SourceImageSequence = [source]
         _inherit(capture, header)
@@ -87,13 +88,19 @@ def _pictures_to_show(findings: Findings) -> list[_Shown]:
     }
     seen = {uid for uid, _ in places}
     for image in findings.images:
-        if image.sop_instance_uid not in seen and present_statements(findings, image.sop_instance_uid):
+        if image.sop_instance_uid not in seen and _is_named(findings, image.sop_instance_uid):
             places.add((image.sop_instance_uid, None))
+    if not places:  # something is present in the study as a whole: say so on its first image
+        places.add((findings.images[0].sop_instance_uid, None))
     ordered = sorted(places, key=lambda place: (order[place[0]], place[1] or 0))
     return [
         _Shown(sop_instance_uid=uid, frame_number=frame, marks=_marks_on(findings, uid, frame))
         for uid, frame in ordered
     ]
+
+
+def _is_named(findings: Findings, uid: SopUid) -> bool:
+    return any(finding.sop_instance_uid == uid for finding in present_statements(findings, uid))
 
 
 def _marks_on(findings: Findings, uid: SopUid, frame: int | None) -> tuple[Mark, ...]:

@@ -30,6 +30,10 @@ PRESENT_WITHOUT_PLACE: Final = Text(
     en="{finding}: suspected on this image, {percent}; place not determined",
     ru="{finding}: подозрение на этом снимке, {percent}; место не определено",
 )
+PRESENT_IN_STUDY: Final = Text(
+    en="{finding}: suspected in this study, {percent}; place not determined",
+    ru="{finding}: подозрение в исследовании, {percent}; место не определено",
+)
 NOTHING_FOUND: Final = Text(en="Nothing found", ru="Не обнаружено")
 SOUGHT: Final = Text(en="Sought", ru="Искали")
 NOTHING_EXCLUDED: Final = Text(

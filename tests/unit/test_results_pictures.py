@@ -84,6 +84,23 @@ def test_a_finding_without_a_place_is_shown_on_its_image(film: Path) -> None:
     assert [known.role for known in objects] == [Role.OVERLAY]
 
 
+def test_a_finding_of_the_study_as_a_whole_is_shown_on_its_first_image(film: Path) -> None:
+    card = make_card()
+    made = make_findings([film], card, lesions=0, present_without_place=True)
+    findings = dataclasses.replace(made, findings=(dataclasses.replace(made.findings[0], sop_instance_uid=None),))
+    objects = encode(make_request([film], card=card, findings=findings))
+    assert [known.role for known in objects] == [Role.OVERLAY]
+
+
+def test_a_frame_of_a_multi_frame_image_is_shown_where_no_frame_is_named(shared_data: Path) -> None:
+    source = shared_data / "dicom_samples" / "pydicom-data_eCT_Supplemental.dcm"
+    card = make_card()
+    findings = make_findings([source], card, lesions=0, present_without_place=True)
+    (written,) = encode(make_request([source], card=card, findings=findings))
+    (image,) = dcmread(BytesIO(written.data)).SourceImageSequence
+    assert image.ReferencedFrameNumber == 1
+
+
 def test_nothing_that_identifies_the_patient_is_burned_in(film: Path) -> None:
     for written in encode(_positive(film)):
         if written.role is Role.OVERLAY:
