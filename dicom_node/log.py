@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import Literal
@@ -41,6 +42,15 @@ def set_up_logging(level: str, form: Literal["json", "text"]) -> None:
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, format="%(name)s %(levelname)s")
     for name in ("pydicom", "pynetdicom", "highdicom", "httpx", "httpcore", "uvicorn", "alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Warnings and errors that nobody caught would be printed with their texts by Python itself.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.CRITICAL)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _uncaught(_kind: type[BaseException], error: BaseException | None, _trace: TracebackType | None) -> None:
+    structlog.get_logger(__name__).critical("uncaught error", exc_info=error)
 
 
 def _errors_without_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -51,7 +61,7 @@ def _errors_without_values(_logger: WrappedLogger, _method: str, event: EventDic
         event["where"] = _where(error.__traceback__)
         if code := _database_code(error):
             event["database_error"] = code
-    return event
+    return {key: type(value).__name__ if isinstance(value, BaseException) else value for key, value in event.items()}
 
 
 def _database_code(error: BaseException) -> str:

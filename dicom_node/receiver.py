@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from pydantic import ConfigDict
 
 from dicom_node.study import NewInstance, Recorded
 from inference.findings import SopUid
@@ -32,6 +34,8 @@ class Peer:
     addresses : tuple of str
         IP addresses it may come from; empty accepts any.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}  # read from a file: a misspelt key is a fault
 
     ae_title: str
     addresses: tuple[str, ...] = ()
@@ -70,6 +74,8 @@ class ReceiverSettings:
     start_timeout_s : float
         For all acceptor processes to come up.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid"}
 
     host: str = "127.0.0.1"
     port: int = 11112

@@ -178,9 +178,14 @@ def work(lifeline: Connection, settings: Settings, clock: SteadyClock, node_id: 
     set_up_logging(settings.log.level, settings.log.format)
     stop = threading.Event()
     threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
-    models = installed(settings)
-    pipeline = build_pipeline(settings, clock, models)
-    os._exit(Worker(pipeline, models, owner_name(node_id, number)).run(stop))
+    try:
+        models = installed(settings)
+        pipeline = build_pipeline(settings, clock, models)
+        status = Worker(pipeline, models, owner_name(node_id, number)).run(stop)
+    except Exception:  # the process ends here: Python itself would print the error with its text
+        log.exception("worker ends")
+        status = 1
+    os._exit(status)
 
 
 def _watch(lifeline: Connection, stop: threading.Event) -> None:
