@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,18 @@ def dciodvfy_errors(path: Path) -> list[str]:
 def dcentvfy_complaints(sources: Sequence[Path], results: Sequence[Path]) -> list[str]:
     """What dcentvfy finds inconsistent between results and their sources, less what it finds among the sources."""
     program = require_tool("dcentvfy")
-    already = set(_run(program, *map(str, sources)).stderr.splitlines())
+    already = _among_sources(program, tuple(sources))
     lines = _run(program, *map(str, [*sources, *results])).stderr.splitlines()
     return [
         line
         for line in lines
         if line not in already and not _DCENTVFY_EXPECTED.search(line) and not _is_lack_of_source(line, sources)
     ]
+
+
+@lru_cache(maxsize=8)
+def _among_sources(program: str, sources: tuple[Path, ...]) -> frozenset[str]:
+    return frozenset(_run(program, *map(str, sources)).stderr.splitlines())
 
 
 def _is_lack_of_source(line: str, sources: Sequence[Path]) -> bool:
@@ -130,7 +136,7 @@ def _pixelmed(files: Sequence[Path]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         runner = Path(folder) / "Judge.java"
         runner.write_text(_PIXELMED_RUNNER)
-        done = _run(java, *_PIXELMED_LIMITS, "-cp", str(_PIXELMED_JAR), str(runner), *map(str, files), timeout_s=280)
+        done = _run(java, *_PIXELMED_LIMITS, "-cp", str(_PIXELMED_JAR), str(runner), *map(str, files), timeout_s=580)
         if "=== " in done.stdout:
             return done.stdout
     # A Java runtime without its compiler cannot run the source above: one process per file then.

