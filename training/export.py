@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.network import Detector, Outputs
+from training.network import Mirrored, Outputs
 
 INPUT_NAME = "pictures"
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
@@ -41,7 +41,7 @@ class Parity:
 class _Served(nn.Module):
     """The network with named outputs in the one container that an archive can hold without our classes."""
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Mirrored) -> None:
         super().__init__()
         self.network = network
 
@@ -50,7 +50,7 @@ class _Served(nn.Module):
         return outputs._asdict()
 
 
-def export(network: Detector, folder: Path, *, height: int, width: int) -> None:
+def export(network: Mirrored, folder: Path, *, height: int, width: int) -> None:
     """Write `model.onnx` and `model.pt2` into `folder`.
 
     Raises
@@ -106,7 +106,7 @@ def _strip(file: Path) -> None:
     onnx.save(model, file)
 
 
-def prove_parity(network: Detector, folder: Path, pictures: NDArray[np.float32]) -> Parity:
+def prove_parity(network: Mirrored, folder: Path, pictures: NDArray[np.float32]) -> Parity:
     """Run real films (N, 1, H, W) through the network and both files, in batches of several sizes.
 
     Raises

@@ -131,3 +131,27 @@ class Detector(nn.Module):
             {"params": [p for p in self.backbone.parameters() if p.requires_grad], "lr": backbone},
             {"params": [p for p in self.parameters() if id(p) not in own], "lr": head},
         ]
+
+
+class Mirrored(nn.Module):
+    """The detector as it is judged and served: what it says of a picture and of its mirror image, averaged.
+
+    Training shows films and mirrored films alike, so both answers are equally good and their errors partly cancel;
+    it costs a second look.
+    """
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Outputs:
+        """Pictures (N, 1, H, W) to `Outputs` in the coordinates of the pictures as they are."""
+        count = pictures.shape[0]
+        both: Outputs = self.network(torch.cat([pictures, pictures.flip(-1)]))
+        heatmap, ltrb = both.heatmap[count:].flip(-1), both.ltrb[count:].flip(-1)
+        left, top, right, bottom = ltrb.unbind(1)
+        return Outputs(
+            heatmap=(both.heatmap[:count] + heatmap) / 2,
+            ltrb=(both.ltrb[:count] + torch.stack([right, top, left, bottom], dim=1)) / 2,
+            picture=(both.picture[:count] + both.picture[count:]) / 2,
+        )

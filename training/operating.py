@@ -1,7 +1,7 @@
 """Calibration and thresholds from out-of-fold scores: for each fold from the others, for the card from all.
 
-Called by `training.figures` and `training.release`. The rules by which thresholds are chosen are fixed here, before
-any score is seen, and named in the card.
+Called by `training.figures` and `training.release`. The rules by which thresholds are chosen are constants here and
+are named in the card; only their numbers are fitted.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def _method(twin: _Values) -> str:
         "Reference standard: the class that the RSNA radiologists gave a film (opacity, normal, or other findings "
         "without opacity) and their boxes. Films that only text mining labelled are not judged. Films on which the NIH "
         "drew an opacity box and the RSNA radiologists saw no opacity count as films without opacity.\n\n"
-        f"Rules fixed beforehand: film threshold, {rules['picture']}; mark threshold, {rules['lesion']}.\n\n"
+        f"Rules: film threshold, {rules['picture']}; mark threshold, {rules['lesion']}.\n\n"
         f"To repeat: `{twin['command']}`"
     )
 

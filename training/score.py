@@ -21,7 +21,7 @@ from models.card import CenterHeatmapOutput
 from training.cache import PreparedFilms
 from training.data import Film, ImageName
 from training.loop import normalised
-from training.network import STRIDE, Detector, Outputs
+from training.network import STRIDE, Mirrored, Outputs
 from training.recipe import Recipe
 
 OUTPUT = CenterHeatmapOutput(stride=STRIDE, max_lesions=20, nms_iou=0.3)
@@ -41,7 +41,7 @@ _SCORED = TypeAdapter(tuple[ScoredFilm, ...])
 
 
 def score_films(
-    network: Detector, films: Sequence[Film], prepared: PreparedFilms, recipe: Recipe, *, fold: int
+    network: Mirrored, films: Sequence[Film], prepared: PreparedFilms, recipe: Recipe, *, fold: int
 ) -> tuple[ScoredFilm, ...]:
     """Run `network` over `films` one by one in float32, and decode as a node does, but keep marks of every score."""
     network.eval()

@@ -20,7 +20,7 @@ from training.cache import PreparedFilms, prepare_films
 from training.data import DataError, Film, Reading, read_films
 from training.figures import evaluate
 from training.loop import Progress, ResumeError, fit, normalised
-from training.network import Detector
+from training.network import Detector, Mirrored
 from training.recipe import Recipe, RecipeError, read_recipe
 from training.score import ScoredFilm, read_scores, score_films, write_scores
 from training.splits import Splits, split_by_patient
@@ -66,7 +66,7 @@ def run_fold(shop: Workshop, fold: int, on_epoch: Callable[[Progress], None]) ->
         checkpoint = shop.out / f"fold-{fold}.pt"
         network = fit(shop.recipe, training, shop.prepared, checkpoint=checkpoint, on_epoch=on_epoch)
         held_out = shop.splits.held_out(shop.films, fold)
-        write_scores(score_films(network, held_out, shop.prepared, shop.recipe, fold=fold), kept)
+        write_scores(score_films(Mirrored(network), held_out, shop.prepared, shop.recipe, fold=fold), kept)
     return read_scores(kept)
 
 
@@ -75,7 +75,7 @@ def refit(shop: Workshop, on_epoch: Callable[[Progress], None]) -> Detector:
     return fit(shop.recipe, shop.films, shop.prepared, checkpoint=shop.out / "refit.pt", on_epoch=on_epoch)
 
 
-def release(shop: Workshop, network: Detector, draft: Path, zoo: Path, command: str) -> Path:
+def release(shop: Workshop, network: Mirrored, draft: Path, zoo: Path, command: str) -> Path:
     """Export `network`, evaluate the folds' scores and write the model's folder below `zoo`.
 
     Returns
@@ -143,7 +143,7 @@ def _run(options: argparse.Namespace) -> None:
             network = refit(shop, on_epoch("refit"))
         if options.report or everything:
             command = f"python -m training.train --recipe {recipe_file.as_posix()} --data chest_xray_nih --out out"
-            folder = release(shop, network, recipe_file.with_suffix(".card.toml"), options.zoo, command)
+            folder = release(shop, Mirrored(network), recipe_file.with_suffix(".card.toml"), options.zoo, command)
             sys.stdout.write(f"{folder}\n")
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from training.export import ONNX_FILE, TORCH_FILE, ExportError, export, prove_parity
-from training.network import Detector
+from training.network import Detector, Mirrored
 from training.recipe import Network
 
 SIDE = 64
@@ -21,17 +21,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def detector() -> Iterator[Detector]:
+def detector() -> Iterator[Mirrored]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(4)
     network = Network(labels=("opacity",), neck_channels=16, frozen_blocks=0, dropout=0.1)
-    yield Detector(network, pretrained=True).eval()
+    yield Mirrored(Detector(network, pretrained=True)).eval()
     torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
-def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(detector: Mirrored, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     export(detector, folder, height=SIDE, width=SIDE)
     return folder
@@ -41,14 +41,24 @@ def pictures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.random.default_rng(1).normal(size=(count, 1, SIDE, SIDE)).astype(np.float32)
 
 
-def test_both_files_say_what_the_network_says_for_several_batch_sizes(detector: Detector, exported: Path) -> None:
+def test_both_files_say_what_the_network_says_for_several_batch_sizes(detector: Mirrored, exported: Path) -> None:
     parity = prove_parity(detector, exported, pictures(7))
     assert parity.films == 7
     assert set(parity.onnx) == set(parity.torch) == {"heatmap", "ltrb", "picture"}
 
 
-def test_weights_that_are_not_the_networks_are_found_out(detector: Detector, exported: Path) -> None:
-    other = Detector(Network(labels=("opacity",), neck_channels=16, frozen_blocks=0, dropout=0.1), pretrained=True)
+def test_a_mirrored_film_gets_the_mirrored_answer(detector: Mirrored) -> None:
+    film = torch.from_numpy(pictures(2))
+    with torch.inference_mode():
+        said, mirrored = detector(film), detector(film.flip(-1))
+    assert torch.allclose(said.heatmap, mirrored.heatmap.flip(-1), atol=1e-4)
+    assert torch.allclose(said.ltrb[:, 0], mirrored.ltrb[:, 2].flip(-1), atol=1e-3)
+    assert torch.allclose(said.picture, mirrored.picture, atol=1e-4)
+
+
+def test_weights_that_are_not_the_networks_are_found_out(detector: Mirrored, exported: Path) -> None:
+    shape = Network(labels=("opacity",), neck_channels=16, frozen_blocks=0, dropout=0.1)
+    other = Mirrored(Detector(shape, pretrained=True))
     with pytest.raises(ExportError, match="differs"):
         prove_parity(other.eval(), exported, pictures(2))
 
