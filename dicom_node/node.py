@@ -18,6 +18,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +28,7 @@ from dicom_node.building import build_pipeline, installed
 from dicom_node.clock import SteadyClock
 from dicom_node.coordinator import Coordinator
 from dicom_node.deliverer import Deliverer
+from dicom_node.dimse.recovery import reindexer
 from dicom_node.dimse.scp import PynetdicomReceiver
 from dicom_node.health import Health
 from dicom_node.ledger import Ledger, deliveries, instances, jobs, results, studies
@@ -34,10 +36,10 @@ from dicom_node.log import set_up_logging
 from dicom_node.metrics import NodeMetrics
 from dicom_node.receiver import Receiver
 from dicom_node.reception import ReceptionBoard
-from dicom_node.recovery import reindex_file
 from dicom_node.settings import Settings
 from dicom_node.sink import LedgerSink
 from dicom_node.store import DiskState
+from dicom_node.study import NewInstance, Recorded
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebServer
 from dicom_node.workers import WorkerPool
@@ -148,7 +150,7 @@ class Node:
             attempts = deliveries.release_attempts(tx)
             receiving = studies.wake_all_receiving(tx, now)
             known, known_results = instances.known_paths(tx), results.known_paths(tx)
-        report = self.store.scan(known, functools.partial(reindex_file, self.pipeline))
+        report = self.store.scan(known, reindexer(self.store, self._record_recovered))
         unknown_results = self.store.remove_unknown_results(known_results)
         for relative_path in report.missing:
             log.error("an acknowledged file is missing", alarm=True, path=relative_path)
@@ -163,6 +165,10 @@ class Node:
             files_missing=len(report.missing),
             results_without_row_removed=unknown_results,
         )
+
+    def _record_recovered(self, found: NewInstance) -> Recorded:
+        """Enter a stored file without a row as received now; its sender was never told success."""
+        return self.pipeline.record_instance(replace(found, received_at=self.clock()))
 
     def _write_status(self) -> None:
         status = {"pid": os.getpid(), "dicom_port": self.receiver.port, "web_port": self.web.port}

@@ -84,8 +84,8 @@ class WorkerSettings(_Section):
     """Where models run; auto takes an NVIDIA GPU when one can be used."""
     runtime: Literal["auto", "onnx", "torch"] = "auto"
     """Which of the card's weights to run; auto prefers ONNX."""
-    max_batch: int = Field(default=8, ge=1, le=256)
-    """Most pictures in one batch."""
+    max_batch: int | None = Field(default=None, ge=1, le=256)
+    """Most pictures in one batch; absent: 8 on a GPU, 1 on a CPU, where a batch gains nothing."""
     max_delay_s: float = Field(default=0.02, ge=0, le=10)
     """Longest time a picture waits for company in its batch."""
     loader_threads: int = Field(default=2, ge=1, le=64)

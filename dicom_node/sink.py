@@ -1,12 +1,15 @@
 """Where acceptor processes commit what they stored: the ledger, opened anew in each of them.
 
 Given to the receiver as a factory (`LedgerSink` is picklable by its arguments through `functools.partial`). The order
-of acknowledgement is the acceptor's; this is its last step.
+of acknowledgement is the acceptor's; this is its last step. Associations that store at the same moment share one
+commit: each still waits until its own row is durable.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 
 import structlog
@@ -18,18 +21,55 @@ from inference.findings import SopUid
 
 log = structlog.get_logger(__name__)
 
+_Waiting = list[tuple[NewInstance, "Future[Recorded]"]]
+
 
 class LedgerSink:
     """An `InstanceSink` over the ledger at `ledger_url`."""
 
     def __init__(self, ledger_url: str, clock: SteadyClock) -> None:
         self._ledger = Ledger(ledger_url, clock=clock)
+        self._waiting: _Waiting = []
+        self._waiting_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
 
     def record_instance(self, instance: NewInstance) -> Recorded:
-        """Commit one durable instance, at the node's own steady time."""
-        stamped = replace(instance, received_at=self._ledger.clock())
-        with self._ledger.begin() as tx:
-            return instances.record(tx, stamped)
+        """Commit one durable instance, at the node's own steady time.
+
+        Whoever gets the commit lock commits for all that wait by then (group commit); the others find their row done.
+        """
+        recorded: Future[Recorded] = Future()
+        with self._waiting_lock:
+            self._waiting.append((replace(instance, received_at=self._ledger.clock()), recorded))
+        with self._commit_lock:
+            if not recorded.done():
+                self._commit_waiting()
+        return recorded.result()
+
+    def _commit_waiting(self) -> None:
+        with self._waiting_lock:
+            group, self._waiting = self._waiting, []
+        try:
+            with self._ledger.begin() as tx:
+                answers = [instances.record(tx, instance) for instance, _recorded in group]
+        except Exception as error:  # noqa: BLE001  must reach the thread that waits for its row
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+            else:
+                self._commit_alone(group)
+            return
+        for (_instance, recorded), answer in zip(group, answers, strict=True):
+            recorded.set_result(answer)
+
+    def _commit_alone(self, group: _Waiting) -> None:
+        for instance, recorded in group:
+            try:
+                with self._ledger.begin() as tx:
+                    answer = instances.record(tx, instance)
+            except Exception as error:  # noqa: BLE001  must reach the thread that waits for its row
+                recorded.set_exception(error)
+            else:
+                recorded.set_result(answer)
 
     def commitment_event(
         self, transaction_uid: str, committed: tuple[SopUid, ...], failed: Mapping[SopUid, int]

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 EXIT_RESTART = 75  # the device is out of memory: start this worker afresh (EX_TEMPFAIL)
 ENCODER_THREADS = 2
+GPU_BATCH = 8
 _STAGES = {"load": JobStage.LOAD, "infer": JobStage.INFER}
 _Device = Literal["auto", "cpu", "cuda"]
 
@@ -63,7 +64,9 @@ class Worker:
 
     def run(self, stop: threading.Event) -> int:
         """Work until `stop` is set, then finish what is held; returns the exit status for the process."""
-        self._engine(self.settings.device)  # warm before the first claim
+        import dicom_node.results.result_set  # noqa: F401  the writers too are warm before the first claim
+
+        self._engine(self.settings.device)
         beat = threading.Thread(target=self._keep_leases, args=(stop,), name="leases", daemon=True)
         beat.start()
         log.info("worker ready", owner=self.owner)
@@ -81,7 +84,7 @@ class Worker:
             self._engines[device] = Engine(
                 self._models,
                 settings=EngineSettings(
-                    max_batch=self.settings.max_batch,
+                    max_batch=self.settings.max_batch or GPU_BATCH,
                     max_delay_s=self.settings.max_delay_s,
                     loader_threads=self.settings.loader_threads,
                     device=device,
@@ -141,10 +144,17 @@ class Worker:
         future = engine.submit(
             job.reference,
             self.pipeline.study_input(job),
-            max_batch=1 if job.runs_alone else job.max_batch,
+            max_batch=self._largest_batch(job, engine),
             on_stage=lambda stage: self._mark(job, stage),
         )
         future.add_done_callback(lambda done: self._ended.put(lambda: self._inferred(job, done)))
+
+    def _largest_batch(self, job: Job, engine: Engine) -> int | None:
+        """1 for a job that must run alone, and on a CPU unless the settings say otherwise; None: the engine's."""
+        if job.runs_alone:
+            return 1
+        on_cpu = engine.devices[job.reference] == "cpu"
+        return 1 if job.max_batch is None and self.settings.max_batch is None and on_cpu else job.max_batch
 
     def _mark(self, job: Job, stage: str) -> None:
         ledger = self.pipeline.ledger

@@ -57,13 +57,10 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
     """Enter one durable instance and wake its study; a duplicate is counted and changes nothing else."""
     same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
     _lock_study(tx, new)
-    counted = tx.execute(
-        instance.update()
-        .where(same, instance.c.sha256 == new.sha256)
-        .values(times_received=instance.c.times_received + 1)
-    )
+    same_bytes = sa.and_(same, instance.c.sha256 == new.sha256)
+    counted = tx.execute(instance.update().where(same_bytes).values(times_received=instance.c.times_received + 1))
     if counted.rowcount:
-        return Recorded(kind=RecordedKind.DUPLICATE)
+        return _take_back(tx, new, same_bytes)
     replaced = tx.execute(instance.update().where(same, instance.c.is_current).values(is_current=False)).rowcount
     tx.execute(
         instance.insert().values(
@@ -94,6 +91,17 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
             detail=f"SOP Instance UID {new.sop_instance_uid}",
         )
     return Recorded(kind=RecordedKind.REVISED if replaced else RecordedKind.NEW)
+
+
+def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> Recorded:
+    """The same bytes again: nothing new, unless the old file was evicted and this one takes its place."""
+    evicted = sa.and_(same_bytes, instance.c.path.is_(None))
+    if not tx.execute(instance.update().where(evicted).values(path=new.relative_path)).rowcount:
+        return Recorded(kind=RecordedKind.DUPLICATE)
+    _wake_study(tx, new)
+    what = "an evicted instance came again and is kept again"
+    events.add(tx, new.study_uid, at=new.received_at, stage=Stage.RECEIVE, what=what)
+    return Recorded(kind=RecordedKind.NEW)
 
 
 def _lock_study(tx: sa.Connection, new: NewInstance) -> None:

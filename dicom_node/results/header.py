@@ -23,12 +23,11 @@ from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_f
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from inference.loading.reading import refusing
 from inference.refusals import Reason, Refused
 
 # The node's own identity in the file meta information (PS3.7 D.3.3.2); random once, constant ever after.
-IMPLEMENTATION_CLASS_UID: Final = UID("2.25.185286441205712396371045170241735938131")
-IMPLEMENTATION_VERSION_NAME: Final = "RADNODE_1"
 
 UTF_8: Final = "ISO_IR 192"
 _UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -316,7 +315,7 @@ def part_10(dataset: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     output = DicomBytesIO()
     output.is_implicit_VR, output.is_little_endian = False, True

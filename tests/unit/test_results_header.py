@@ -21,7 +21,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from dicom_node.results.header import IMPLEMENTATION_CLASS_UID, part_10, read_source_header
+from dicom_node.implementation import IMPLEMENTATION_CLASS_UID
+from dicom_node.results.header import part_10, read_source_header
 from inference.refusals import Reason, Refused
 
 
