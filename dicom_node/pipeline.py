@@ -24,20 +24,21 @@ from pathlib import Path
 import sqlalchemy as sa
 import structlog
 
-from dicom_node import assembly
+from dicom_node import assembly, withdrawal
 from dicom_node.indexing import Indexed, read_facts
 from dicom_node.ledger import Ledger, events, instances, jobs, results, studies
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job, NewJob
 from dicom_node.ledger.studies import StudyRow
-from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject
+from dicom_node.results.profile import Profile
+from dicom_node.results.request import EncodeRequest, ResultObject
 from dicom_node.routing import Candidate, Plan, Routes, route_study
 from dicom_node.settings import Settings
 from dicom_node.states import InstanceState, JobState, Outcome, Stage, StudyState
 from dicom_node.store import Store
 from dicom_node.study import NewInstance, Recorded
 from inference.engine import Analysis, StudyInput
-from inference.findings import Findings, SeriesUid, SopUid, StudyUid
+from inference.findings import Findings, SopUid, StudyUid
 from inference.refusals import Reason, Refusal
 from models.card import Use
 from models.registry import InstalledModel
@@ -333,6 +334,7 @@ class Pipeline:
                 self._forget_files([one for _name, _destinations, objects in written for one in objects])
                 return
             for profile_name, destinations, objects in written:
+                superseded = results.current_of(tx, job.study_uid, job.model_name, profile_name)
                 committed = results.commit(
                     tx,
                     job_id=job.id,
@@ -348,6 +350,8 @@ class Pipeline:
                 self._event(tx, job, Stage.ENCODE, what, now, f"profile {profile_name}")
                 if committed is None:
                     self._forget_files(objects)
+                elif superseded and self.profile(profile_name).reject_superseded:
+                    withdrawal.reject(tx, self, superseded, withdrawal.SUPERSEDED)
             jobs.finish(
                 tx,
                 job.id,
@@ -364,6 +368,10 @@ class Pipeline:
         what = f"{job.reference}: a later revision is analysed, nothing is written for this one"
         self._event(tx, job, Stage.INFER, what, now)
         self._conclude(tx, job.study_uid, now)
+
+    def profile(self, name: str) -> Profile:
+        """The profile called `name`."""
+        return next(profile for profile in self.settings.profile if profile.name == name)
 
     def _by_profile(self, destinations: Sequence[str]) -> dict[str, list[str]]:
         grouped: dict[str, list[str]] = {}
@@ -382,9 +390,9 @@ class Pipeline:
             card=self.cards.get(job.reference),
             findings=job.findings,
             refusal=job.refusal,
-            profile=next(profile for profile in self.settings.profile if profile.name == profile_name),
+            profile=self.profile(profile_name),
             content_time=job.content_time or self.ledger.clock(),
-            predecessors=references(current) if current else (),
+            predecessors=current.references if current else (),
         )
         return [self.write_object(job.study_uid, encoded) for encoded in encode(request)]
 
@@ -474,19 +482,6 @@ def _candidates(arrived: Sequence[StoredInstance]) -> list[Candidate]:
         for stored in arrived
         if stored.state is InstanceState.INDEXED and stored.facts
     ]
-
-
-def references(row: results.ResultSetRow) -> tuple[ObjectRef, ...]:
-    """The objects of a result set, as result writers refer to them."""
-    return tuple(
-        ObjectRef(
-            study_uid=written.study_uid,
-            series_uid=SeriesUid(written.series_uid),
-            sop_class_uid=written.sop_class_uid,
-            sop_instance_uid=SopUid(written.sop_instance_uid),
-        )
-        for written in row.objects
-    )
 
 
 def _said(analysis: Analysis) -> str:

@@ -1,56 +1,73 @@
-"""Withdrawing results: a person retracts what the node said of a study, and every archive that has it is told.
+"""Withdrawing results: what the node said is taken back, and every archive that has it is told.
 
-Called by `radnode retract`. The rejection note is an IOCM Key Object (`results.retraction`); it goes where the results
-went, as a result set of its own.
+A person retracts a study's results (`radnode retract`), or a newer result supersedes an older one at an archive that
+honours rejection notes (the profile's `reject_superseded`). The note is an IOCM Key Object (`results.retraction`); it
+goes where the results went, as a result set of its own.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from dicom_node.ledger import deliveries, events, instances, jobs, results, studies
-from dicom_node.pipeline import Pipeline, references
 from dicom_node.states import InstanceState, Stage
 from inference.findings import StudyUid
 
+if TYPE_CHECKING:
+    from dicom_node.pipeline import Pipeline
+    from dicom_node.results.retraction import Withdrawal
 
-def retract(pipeline: Pipeline, study_uid: StudyUid) -> int:
-    """Withdraw every current result of a study; returns how many result sets were withdrawn."""
+
+class NoImageLeft(Exception):
+    """No image of the study is left to take patient and study from."""
+
+
+SUPERSEDED = "quality"  # the title of a note about a result that a newer one replaces
+
+
+def retract(pipeline: Pipeline, study_uid: StudyUid, reason: str) -> int:
+    """Withdraw every current result of a study.
+
+    Parameters
+    ----------
+    reason : str
+        A `results.retraction.Withdrawal` value.
+
+    Returns
+    -------
+    int
+        How many result sets were withdrawn.
+    """
     with pipeline.ledger.begin() as tx:
         current = [row for row in results.of_study(tx, study_uid) if row.is_current]
         for row in current:
-            _withdraw(tx, pipeline, row)
+            results.withdraw_current(tx, row.id)
+            reject(tx, pipeline, row, reason)
         if current:
             studies.set_retracted(tx, study_uid, pipeline.ledger.clock())
         return len(current)
 
 
-def _source(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) -> Path:
-    """An image of the study, for patient and study; once all are evicted, the withdrawn result itself says both."""
-    for stored in instances.of_study(tx, row.study_uid):
-        if stored.path and stored.state is InstanceState.INDEXED:
-            return pipeline.store.path(stored.path)
-    return pipeline.store.path(row.objects[0].path)
-
-
-def _withdraw(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) -> None:
+def reject(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow, reason: str) -> None:
+    """Write the rejection note of one result set and queue it for every destination that the set went to."""
     from dicom_node.results.retraction import RetractRequest, Withdrawal, encode_retraction
 
     now = pipeline.ledger.clock()
-    job = next(job for job in jobs.of_study(tx, row.study_uid) if job.id == row.job_id)
+    spoken_by = next(job for job in jobs.of_study(tx, row.study_uid) if job.id == row.job_id)
+    why: Withdrawal = Withdrawal(reason)
     note = encode_retraction(
         RetractRequest(
-            source=_source(tx, pipeline, row),
-            withdrawn=references(row),
-            reason=Withdrawal.QUALITY,
-            card=pipeline.cards.get(job.reference),
-            profile=next(profile for profile in pipeline.settings.profile if profile.name == row.profile),
+            source=_any_image(tx, pipeline, row.study_uid),
+            withdrawn=row.references,
+            reason=why,
+            card=pipeline.cards.get(spoken_by.reference),
+            profile=pipeline.profile(row.profile),
             content_time=now,
         )
     )
-    results.withdraw_current(tx, row.id)
     results.commit(
         tx,
         job_id=row.job_id,
@@ -62,11 +79,20 @@ def _withdraw(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) 
         at=now,
         kind=results.ResultKind.RETRACTION,
     )
-    events.add(
-        tx,
-        row.study_uid,
-        at=now,
-        stage=Stage.RETRACT,
-        what=f"{row.model_name}: {len(row.objects)} object(s) withdrawn by a rejection note",
-        detail=f"profile {row.profile}",
-    )
+    what = f"{row.model_name}: {len(row.objects)} object(s) withdrawn by a rejection note"
+    detail = f"reason {why}, profile {row.profile}"
+    events.add(tx, row.study_uid, at=now, stage=Stage.RETRACT, what=what, detail=detail)
+
+
+def _any_image(tx: sa.Connection, pipeline: Pipeline, study_uid: StudyUid) -> Path:
+    """A file of the study, for patient and study.
+
+    Raises
+    ------
+    NoImageLeft
+        When every file of the study was evicted.
+    """
+    for stored in instances.of_study(tx, study_uid):
+        if stored.path and stored.state is InstanceState.INDEXED:
+            return pipeline.store.path(stored.path)
+    raise NoImageLeft("the study's files were evicted: send one of its images again, then withdraw")

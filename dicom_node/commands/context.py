@@ -11,6 +11,7 @@ import click
 
 from dicom_node.clock import SteadyClock
 from dicom_node.ledger import Ledger, studies
+from dicom_node.ledger.database import LedgerError
 from dicom_node.settings import Settings, SettingsError, read_settings
 from inference.findings import StudyUid
 
@@ -39,7 +40,14 @@ def open_ledger(settings: Settings) -> Ledger:
     """The ledger of these settings; ends the command when there is none yet."""
     if settings.ledger.url is None and not Path(settings.data_dir / "ledger.sqlite3").exists():
         fail(f"no ledger in {settings.data_dir}: start the node once (`radnode serve`), or name its settings file")
-    return Ledger(settings.ledger_url, clock=SteadyClock.start())
+    ledger = Ledger(settings.ledger_url, clock=SteadyClock.start())
+    try:
+        version = ledger.schema_version()
+    except LedgerError as error:
+        fail(str(error))
+    if version is None:
+        fail("the ledger is empty: start the node once (`radnode serve`), or name its settings file")
+    return ledger
 
 
 def one_study(ledger: Ledger, part: str) -> StudyUid:
@@ -61,8 +69,11 @@ def write_json(value: object, json_to: str) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2)
     if json_to == JSON_TO_STDOUT:
         click.echo(text)
-    else:
+        return
+    try:
         Path(json_to).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        fail(f"{json_to}: cannot be written: {error.strerror}")
 
 
 def fail(message: str) -> NoReturn:

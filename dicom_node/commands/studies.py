@@ -141,7 +141,10 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
     from dicom_node.ledger import studies as study_rows
     from dicom_node.states import Stage
 
-    ledger = open_ledger(load_settings(ctx))
+    settings = load_settings(ctx)
+    if destination and destination not in settings.destinations_list():
+        fail(f"no destination is called {destination}; there are: {', '.join(settings.destinations_list()) or 'none'}")
+    ledger = open_ledger(settings)
     study_uid = one_study(ledger, study) if study else None
     now = ledger.clock()
     with ledger.begin() as tx:
@@ -157,11 +160,19 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
 
 @click.command()
 @click.argument("study")
+@click.option(
+    "--reason",
+    type=click.Choice(["quality", "patient_safety", "wrong_worklist_entry"]),
+    default="quality",
+    show_default=True,
+    help="Title of the rejection note.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def retract(ctx: click.Context, study: str, yes: bool) -> None:
+def retract(ctx: click.Context, study: str, reason: str, yes: bool) -> None:
     """Withdraw the results of STUDY: a rejection note goes to every archive that has them."""
     from dicom_node.building import build_pipeline, installed
+    from dicom_node.withdrawal import NoImageLeft
     from dicom_node.withdrawal import retract as withdraw
 
     settings = load_settings(ctx)
@@ -170,7 +181,10 @@ def retract(ctx: click.Context, study: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Withdraw all results of study {study_uid} from every archive?", abort=True)
     pipeline = build_pipeline(settings, ledger.clock, installed(settings))
-    withdrawn = withdraw(pipeline, study_uid)
+    try:
+        withdrawn = withdraw(pipeline, study_uid, reason)
+    except NoImageLeft as error:
+        fail(str(error))
     with ledger.read() as tx:
         from dicom_node.ledger import deliveries
 

@@ -13,8 +13,9 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from dicom_node.ledger.schema import delivery, result_object, result_set
+from dicom_node.results.request import ObjectRef
 from dicom_node.states import DeliveryState
-from inference.findings import StudyUid
+from inference.findings import SeriesUid, SopUid, StudyUid
 
 
 class ResultKind(StrEnum):
@@ -50,6 +51,19 @@ class ResultSetRow:
     is_current: bool
     created_at: datetime
     objects: tuple[WrittenObject, ...]
+
+    @property
+    def references(self) -> tuple[ObjectRef, ...]:
+        """The objects, as result writers refer to them."""
+        return tuple(
+            ObjectRef(
+                study_uid=written.study_uid,
+                series_uid=SeriesUid(written.series_uid),
+                sop_class_uid=written.sop_class_uid,
+                sop_instance_uid=SopUid(written.sop_instance_uid),
+            )
+            for written in self.objects
+        )
 
 
 def commit(

@@ -42,6 +42,9 @@ class Profile(BaseModel):
     negative_sr: bool = Field(default=False, description="a separate report when nothing is found or not analysed")
     presentation_state: bool = Field(default=False, description="grey-scale softcopy presentation state, projections")
     mammography_cad_sr: bool = Field(default=False, description="Mammography CAD SR (TID 4000), mammograms only")
+    reject_superseded: bool = Field(
+        default=False, description="the archive honours IOCM: a replaced result is rejected by a key object"
+    )
     overlay_max_side_px: int = Field(
         default=3072,
         ge=512,

@@ -8,6 +8,7 @@ at a kill is read from what the kill left: half-received files, unsettled studie
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from pydicom.dataset import FileDataset
+from pydicom.uid import generate_uid
 
 from dicom_node.delivery.archive import Sent
 from dicom_node.ledger import Ledger
@@ -37,6 +39,9 @@ MAX_KILLS = 90
 STAGES = ("receive", "assemble", "infer", "encode", "deliver")
 SMALL_SIDE, LARGE_SIDE = 512, 3000
 SEED = 20261122
+LONGEST_RUN_S = 2.5
+BACKLOG = 10  # studies ahead of the node: every stage has work at any moment
+BUSY_ROUNDS = 600  # the toy network then takes about as long as the real one
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def test_a_node_killed_at_fifty_random_moments_loses_nothing_and_does_nothing_tw
         while kills < KILLS or (min(hits[stage] for stage in STAGES) < HITS_WANTED and kills < MAX_KILLS):
             node.start()
             load.node_is_up.set()
-            time.sleep(draw.uniform(0.05, 1.6))
+            time.sleep(draw.uniform(0.05, LONGEST_RUN_S))
             node.kill()
             load.node_is_up.clear()
             kills += 1
@@ -94,11 +99,8 @@ def test_a_node_killed_at_fifty_random_moments_loses_nothing_and_does_nothing_tw
     assert_the_archive_has_each_current_object_once_and_nothing_else(ledger, archive)
 
 
-BUSY_ROUNDS = 40  # the toy network then takes about as long as the real one
-
-
 class Load:
-    """Sends films one after another on two associations, again and again until acknowledged, whoever dies."""
+    """Sends films on two associations, each until it is acknowledged, whoever dies, and never far ahead of the node."""
 
     def __init__(self, node: RunningNode, folder: Path) -> None:
         self.node = node
@@ -107,7 +109,10 @@ class Load:
         self.node_is_up = threading.Event()
         self._stop = threading.Event()
         folder.mkdir()
-        self._senders = [threading.Thread(target=self._send, args=(number,), daemon=True) for number in range(2)]
+        self._senders = [
+            threading.Thread(target=self._send, args=(name, side), daemon=True)
+            for name, side in (("LARGE", LARGE_SIDE), ("SMALL", SMALL_SIDE))
+        ]
 
     def start(self) -> None:
         for sender in self._senders:
@@ -118,33 +123,34 @@ class Load:
         for sender in self._senders:
             sender.join()
 
-    def _send(self, number: int) -> None:
-        serial = 0
-        while not self._stop.is_set():
-            path, film = self._film(number, serial)
-            serial += 1
-            while not self._stop.is_set():
-                if not self.node_is_up.wait(0.2):
-                    continue
-                outcome = self.node.try_to_send([path], calling_ae=f"SENDER{number}")[0]
-                if outcome.sent is Sent.ACCEPTED:
-                    self.acknowledged[film.SOPInstanceUID] = hashlib.sha256(film.PixelData).hexdigest()
-                    break
-                time.sleep(0.05)
-            path.unlink()
+    def _send(self, name: str, side: int) -> None:
+        film = self._film(name, side)
+        digest = hashlib.sha256(film.PixelData).hexdigest()
+        path = self.folder / f"{name}.dcm"
+        for serial in itertools.count():
+            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+                setattr(film, keyword, generate_uid(entropy_srcs=[name, keyword, str(serial)]))
+            film.file_meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
+            film.PatientID = f"DRILL-{name}-{serial}"
+            film.save_as(path, enforce_file_format=True)
+            while not self._acknowledges(path, name):
+                if self._stop.is_set():
+                    return
+            self.acknowledged[film.SOPInstanceUID] = digest
 
-    def _film(self, number: int, serial: int) -> tuple[Path, FileDataset]:
-        side = LARGE_SIDE if number == 0 else SMALL_SIDE
-        grey = np.random.default_rng(1000 * number + serial).normal(90, 12, (side // 8, side // 8))
+    def _acknowledges(self, path: Path, name: str) -> bool:
+        if not self.node_is_up.wait(0.1) or unsettled_and_undelivered(self.node)[0] > BACKLOG:
+            time.sleep(0.02)
+            return False
+        return self.node.try_to_send([path], calling_ae=name)[0].sent is Sent.ACCEPTED
+
+    def _film(self, name: str, side: int) -> FileDataset:
+        grey = np.random.default_rng(SEED).normal(90, 12, (side // 8, side // 8))
         spot = side // 16
         grey[spot : spot + side // 40, spot : spot + side // 40] = 250
-        picture = self.folder / f"film-{number}-{serial}.png"
+        picture = self.folder / f"{name}.png"
         Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).resize((side, side)).save(picture)
-        film = wrap_film_as_dx(picture, patient_id=f"DRILL-{number}-{serial}")
-        picture.unlink()
-        path = self.folder / f"{number}-{serial}.dcm"
-        film.save_as(path, enforce_file_format=True)
-        return path, film
+        return wrap_film_as_dx(picture)
 
 
 def stages_under_way(node: RunningNode) -> set[str]:
@@ -167,24 +173,25 @@ def stages_under_way(node: RunningNode) -> set[str]:
     return under_way
 
 
+def unsettled_and_undelivered(node: RunningNode) -> tuple[int, int]:
+    """How many studies have no Outcome yet, and how many deliveries are not confirmed."""
+    ledger = Ledger(f"sqlite:///{node.data_dir / 'ledger.sqlite3'}")
+    open_study = sa.or_(study.c.state == StudyState.RECEIVING, study.c.outcome.is_(None))
+    open_delivery = delivery.c.state != DeliveryState.CONFIRMED
+    try:
+        with ledger.read() as tx:
+            unsettled = tx.execute(sa.select(sa.func.count()).select_from(study).where(open_study)).scalar_one()
+            undelivered = tx.execute(sa.select(sa.func.count()).select_from(delivery).where(open_delivery)).scalar_one()
+        return unsettled, undelivered
+    finally:
+        ledger.close()
+
+
 def wait_until_idle(node: RunningNode, timeout_s: float = 240.0) -> None:
     """Wait until every study has its Outcome and every delivery has ended."""
     deadline = time.monotonic() + timeout_s
-    ledger = Ledger(f"sqlite:///{node.data_dir / 'ledger.sqlite3'}")
-    while True:
-        with ledger.read() as tx:
-            unsettled = tx.execute(
-                sa.select(sa.func.count()).select_from(study).where(
-                    sa.or_(study.c.state == StudyState.RECEIVING, study.c.outcome.is_(None))
-                )
-            ).scalar_one()
-            undelivered = tx.execute(
-                sa.select(sa.func.count()).select_from(delivery).where(delivery.c.state != DeliveryState.CONFIRMED)
-            ).scalar_one()
-        if not unsettled and not undelivered:
-            ledger.close()
-            return
-        assert time.monotonic() < deadline, f"{unsettled} unsettled, {undelivered} undelivered\n{node.log_tail()}"
+    while any(left := unsettled_and_undelivered(node)):
+        assert time.monotonic() < deadline, f"unsettled, undelivered: {left}\n{node.log_tail()}"
         time.sleep(0.2)
 
 
@@ -194,7 +201,7 @@ def assert_every_acknowledged_instance_is_there(ledger: Ledger, store: Store, ac
     assert acknowledged
     with ledger.read() as tx:
         rows = tx.execute(sa.select(instance.c.sop_instance_uid, instance.c.path).where(instance.c.is_current)).all()
-    paths = {uid: path for uid, path in rows}
+    paths = {row.sop_instance_uid: row.path for row in rows}
     assert len(paths) == len(rows), "an instance has two current rows"
     lost = set(acknowledged) - set(paths)
     assert not lost, f"{len(lost)} acknowledged instance(s) have no row"

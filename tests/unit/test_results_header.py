@@ -14,7 +14,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.tag import Tag
-from pydicom.uid import (
+from pydicom.uid import UID, (
     ComputedRadiographyImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -217,7 +217,7 @@ def test_the_file_meta_information_names_the_node(tmp_path: Path) -> None:
     result = _result(_source(tmp_path))
     assert result.file_meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
     assert str(IMPLEMENTATION_CLASS_UID).startswith("2.25.")
-    assert IMPLEMENTATION_CLASS_UID.is_valid
+    assert UID(IMPLEMENTATION_CLASS_UID).is_valid
 
 
 def test_times_are_written_on_the_clock_of_the_source(tmp_path: Path) -> None:
