@@ -6,6 +6,7 @@ A test receives files, lets time pass, and says itself what the model said; ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from pydicom.dataset import Dataset
 
 from dicom_node.account import StudyAccount, account_of
 from dicom_node.building import build_pipeline, installed
+from dicom_node.dimse.recovery import read_stored
 from dicom_node.ledger import jobs
 from dicom_node.ledger.jobs import Job
 from dicom_node.pipeline import Pipeline
-from dicom_node.recovery import _data_set_digest
 from dicom_node.settings import Settings
-from dicom_node.study import NewInstance, Recorded
+from dicom_node.study import Recorded
 from inference.engine import Analysis
-from inference.findings import Findings, SeriesUid, SopUid, StudyUid
+from inference.findings import Findings, StudyUid
 from inference.refusals import Refusal
 from tests.ledgers import TestClock
 from tests.results_cases import make_findings
@@ -64,27 +65,14 @@ class PipelineRig:
         """Let go of the ledger."""
         self.pipeline.ledger.close()
 
-    def receive(self, path: Path, *, place: bool = True, **changes: Any) -> Recorded:
+    def receive(self, path: Path, **changes: Any) -> Recorded:
         """Store a file as an acceptor does: durable first, then its row."""
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         incoming = self.pipeline.store.create_incoming()
         incoming.write(path.read_bytes())
-        sha256, size_bytes = _data_set_digest(path)
-        values: dict[str, Any] = {
-            "sop_instance_uid": SopUid(str(header.SOPInstanceUID)),
-            "sop_class_uid": str(header.SOPClassUID),
-            "series_uid": SeriesUid(str(header.SeriesInstanceUID)),
-            "study_uid": StudyUid(str(header.StudyInstanceUID)),
-            "transfer_syntax_uid": str(header.file_meta.TransferSyntaxUID),
-            "sha256": sha256,
-            "size_bytes": size_bytes,
-            "relative_path": self.pipeline.store.place(incoming),
-            "calling_ae": "MODALITY",
-            "called_ae": "RADNODE",
-            "peer_address": "127.0.0.1",
-            "received_at": self.clock(),
-        }
-        return self.pipeline.record_instance(NewInstance(**values | changes))
+        new = read_stored(path, self.pipeline.store.place(incoming))
+        assert new is not None
+        values = {"calling_ae": "MODALITY", "called_ae": "RADNODE", "received_at": self.clock()}
+        return self.pipeline.record_instance(replace(new, **values | changes))
 
     def settle(self) -> int:
         """Let the quiet time pass, and do what the coordinator does; returns how many studies were settled."""

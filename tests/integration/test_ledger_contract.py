@@ -349,6 +349,20 @@ def test_files_may_go_only_when_nothing_is_open_any_more(ledger: Ledger, clock: 
         assert instances.of_study(tx, STUDY)[0].path is None
 
 
+def test_an_evicted_instance_that_comes_again_is_kept_again(ledger: Ledger, clock: TestClock) -> None:
+    record(ledger, instance())
+    settle(ledger)
+    with ledger.begin() as tx:
+        instances.forget_files(tx, [stored.id for stored in instances.of_study(tx, STUDY)])
+    again = instance(relative_path="instances/00/again", received_at=clock.move(60))
+    assert record(ledger, again).kind is RecordedKind.NEW
+    assert record(ledger, again).kind is RecordedKind.DUPLICATE
+    with ledger.read() as tx:
+        (stored,) = instances.of_study(tx, STUDY, only_current=False)
+    assert stored.path == "instances/00/again"
+    assert (study_of(ledger).state, study_of(ledger).revision) == (StudyState.RECEIVING, 2)
+
+
 def test_the_oldest_study_goes_first(ledger: Ledger) -> None:
     for number, age_s in ((1, 10), (2, 30), (3, 20)):
         record(ledger, instance(study=f"1.2.{number}", received_at=NOON - timedelta(seconds=age_s)))
