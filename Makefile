@@ -60,7 +60,7 @@ format: $(DEV_STAMP)
 
 # Rewrite the pages and schemas that are made from the code.
 docs: $(DEV_STAMP)
-	$(BIN)/python -m scripts.generate_docs
+	$(BIN)/python scripts/generate_docs.py
 
 clean:
 	rm -rf $(VENV) demo-output build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -26,6 +26,9 @@ class OnnxNetwork:
         if device is Device.CUDA and _CUDA not in available:
             raise NetworkFailed("CUDA was asked for, ONNX Runtime offers it not: install onnxruntime-gpu")
         providers = [_CUDA, _CPU] if device is not Device.CPU and _CUDA in available else [_CPU]
+        if _CUDA in providers:
+            # CUDA's libraries may be Python packages, which the system's loader does not search.
+            onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
