@@ -56,7 +56,7 @@ def generate() -> dict[Path, str]:
     return made
 
 
-# settings --------------------------------------------------------------------------------------------------------------
+# settings ------------------------------------------------------------------------------------------------------------
 
 
 def settings_page() -> str:
@@ -160,7 +160,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-# states ----------------------------------------------------------------------------------------------------------------
+# states --------------------------------------------------------------------------------------------------------------
 
 
 def states_section() -> str:
@@ -182,7 +182,7 @@ def _enumeration(enumeration: EnumMeta, source: Path) -> list[str]:
     return [f"**{enumeration.__name__}**: {first_line}", "", "| state | means |", "|---|---|", *rows]
 
 
-# conformance -----------------------------------------------------------------------------------------------------------
+# conformance ---------------------------------------------------------------------------------------------------------
 
 
 def conformance_page() -> str:
@@ -197,8 +197,8 @@ def conformance_page() -> str:
         "",
         "## Overview",
         "",
-        "radnode takes images by C-STORE, analyses them, and writes results as new series of the same study to archives,",
-        "by C-STORE or STOW-RS. It never changes what it received and never deletes anything in an archive.",
+        "radnode takes images by C-STORE, analyses them, and writes results as new series of the same study to",
+        "archives, by C-STORE or STOW-RS. It never changes what it received and never deletes anything in an archive.",
         "",
         "| service | SOP class | user (SCU) | provider (SCP) |",
         "|---|---|---|---|",
@@ -220,8 +220,8 @@ def conformance_page() -> str:
         "",
         "## As acceptor",
         "",
-        "Every storage class below is accepted in each of these transfer syntaxes. Of those offered in one presentation",
-        "context the first in this order is taken:",
+        "Every storage class below is accepted in each of these transfer syntaxes. Of those offered in one",
+        "presentation context the first in this order is taken:",
         "",
         *[f"{number}. {UID(syntax).name} (`{syntax}`)" for number, syntax in enumerate(syntaxes, start=1)],
         "",
@@ -235,8 +235,8 @@ def conformance_page() -> str:
         "",
         "### Status of C-STORE",
         "",
-        "Success is answered only after the object is flushed to disk and entered in the ledger. Bytes are stored as they",
-        "came; no attribute is coerced (level 2 of PS3.4 B.4.1).",
+        "Success is answered only after the object is flushed to disk and entered in the ledger. Bytes are stored as",
+        "they came; no attribute is coerced (level 2 of PS3.4 B.4.1).",
         "",
         "| status | meaning |",
         "|---|---|",
@@ -248,8 +248,8 @@ def conformance_page() -> str:
         "|---|---|",
         *[f"| {role.value} | {'; '.join(_class(uid) for uid in _RESULT_CLASSES[role])} |" for role in Role],
         "",
-        "All results are Explicit VR Little Endian. Where an archive accepts another uncompressed syntax alone, they are",
-        "re-encoded for it. Pictures are uncompressed RGB.",
+        "All results are Explicit VR Little Endian. Where an archive accepts another uncompressed syntax alone, they",
+        "are re-encoded for it. Pictures are uncompressed RGB.",
         "",
         "### Answers of an archive to C-STORE",
         "",
