@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 
 from training.cache import PreparedFilms, prepare_films
@@ -168,6 +169,13 @@ def _progress() -> Iterator[tuple[Callable[[], None], Callable[[str], Callable[[
             return show
 
         yield lambda: bars.advance(films), on_epoch
+
+
+@click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(arguments: tuple[str, ...]) -> None:
+    """Train a model from a recipe: the same as `python -m training.train`."""
+    sys.exit(main(arguments))
 
 
 if __name__ == "__main__":
