@@ -26,7 +26,7 @@ from dicom_node.settings import WorkerSettings
 from dicom_node.states import JobStage, JobState
 from inference.engine import Analysis, Engine, EngineSettings
 from inference.refusals import Reason, Refusal
-from inference.runtimes.base import DeviceOutOfMemory
+from inference.runtimes.base import DeviceOutOfMemory, Network
 from models.registry import InstalledModel
 
 log = structlog.get_logger(__name__)
@@ -49,10 +49,20 @@ class Worker:
         What this worker can run; kept warm.
     owner : str
         Name under which it holds leases, unique per process: ``node:worker:pid``.
+    networks : callable, optional
+        Opens a model's network, as `inference.engine.Engine` takes it; else the card's own runtime.
     """
 
-    def __init__(self, pipeline: Pipeline, models: tuple[InstalledModel, ...], owner: str) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        models: tuple[InstalledModel, ...],
+        owner: str,
+        *,
+        networks: Callable[[InstalledModel, EngineSettings], Network] | None = None,
+    ) -> None:
         self.pipeline = pipeline
+        self._networks = networks
         self.owner = owner
         self.settings: WorkerSettings = pipeline.settings.worker
         self._models = models
@@ -90,6 +100,7 @@ class Worker:
                     device=device,
                     runtime=self.settings.runtime,
                 ),
+                networks=self._networks,
             )
         return self._engines[device]
 
@@ -231,6 +242,7 @@ class Worker:
                 with contextlib.suppress(LeaseLost):
                     jobs.put_back(tx, culprit.id, owner=self.owner, max_batch=1, device=device)
             jobs.release(tx, owner_prefix=self.owner, interrupted=True)
+        self._held.clear()  # no lease is kept any more
         log.warning("device out of memory, worker restarts", owner=self.owner)
         return EXIT_RESTART
 
