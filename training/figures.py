@@ -204,7 +204,7 @@ def _marks(how: str, pairs: Sequence[Pair], operating: dict[int, Operating]) -> 
     films = [_shown(pair, operating[pair.scored.fold]) for pair in pairs]
     hit, lesions = _found(films)
     on = f"{hit} of {lesions} boxes; hit: {HIT_RULE}"
-    figures = [figure(f"boxes found ({how})", clopper_pearson(hit, lesions), on)]
+    figures = [figure(f"boxes found ({how})", _share_found(films, rows), on)]
     false = np.asarray([film.false_marks.size for film in films], dtype=float)
     every = np.ones(len(pairs), dtype=bool)
     other = ~rows.opacity & ~rows.normal
@@ -218,6 +218,16 @@ def _marks(how: str, pairs: Sequence[Pair], operating: dict[int, Operating]) -> 
         on = f"{int(false[chosen].sum())} false marks on {chosen.sum()} films"
         figures.append(figure(f"false marks per film, {kind} ({how})", estimate, on))
     return tuple(figures)
+
+
+def _share_found(films: Sequence[MatchedFilm], rows: _Columns) -> Estimate:
+    """Share of boxes found; films of a patient are drawn together, since their boxes are found or missed together."""
+
+    def share(chosen: NDArray[np.intp]) -> float:
+        hit, lesions = _found([films[index] for index in chosen])
+        return hit / lesions if lesions else np.nan
+
+    return patient_bootstrap(share, rows.patient, rows.opacity, seed=SEED)
 
 
 def _mean_by_patient(values: NDArray[np.float64], patients: NDArray[np.str_]) -> Estimate:

@@ -116,8 +116,8 @@ def _method(made: Made) -> str:
         "by a network that saw no film of its patient. Thresholds and calibration of each fold come from the other "
         "folds. The weights served are one more training on all films, which no film is left to judge; the served "
         "thresholds were chosen on all out-of-fold scores. Intervals: 95 %, patients resampled 2,000 times "
-        f"(seed {SEED}) or Clopper-Pearson. The recipe was chosen looking at some of the same folds, so the figures "
-        "are somewhat hopeful."
+        f"(seed {SEED}), for calls of films Clopper-Pearson as if films were independent. Earlier settings of the "
+        "recipe were compared on some of these films, so the figures are somewhat hopeful."
     )
 
 
