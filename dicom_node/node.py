@@ -148,6 +148,7 @@ class Node:
         with self.ledger.begin() as tx:
             held = jobs.release(tx, owner_prefix=f"{self.node_id}:", interrupted=True)
             attempts = deliveries.release_attempts(tx)
+            deliveries.forget_all_unanswered_commitments(tx, now)
             receiving = studies.wake_all_receiving(tx, now)
             known, known_results = instances.known_paths(tx), results.known_paths(tx)
         report = self.store.scan(known, reindexer(self.store, self._record_recovered))

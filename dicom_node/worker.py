@@ -24,6 +24,7 @@ from dicom_node.ledger.jobs import Job, LeaseLost
 from dicom_node.pipeline import Pipeline
 from dicom_node.settings import WorkerSettings
 from dicom_node.states import JobStage, JobState
+from dicom_node.store import StoreError
 from inference.engine import Analysis, Engine, EngineSettings
 from inference.refusals import Reason, Refusal
 from inference.runtimes.base import DeviceOutOfMemory, Network
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 EXIT_RESTART = 75  # the device is out of memory: start this worker afresh (EX_TEMPFAIL)
 ENCODER_THREADS = 2
+PAUSE_S = 2.0  # before the next claim when the disk does not take results
 GPU_BATCH = 8
 _STAGES = {"load": JobStage.LOAD, "infer": JobStage.INFER}
 _Device = Literal["auto", "cpu", "cuda"]
@@ -71,6 +73,7 @@ class Worker:
         self._ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode")
         self._out_of_memory: Job | None = None
+        self._claim_again_at = 0.0
 
     def run(self, stop: threading.Event) -> int:
         """Work until `stop` is set, then finish what is held; returns the exit status for the process."""
@@ -108,7 +111,8 @@ class Worker:
 
     def _claim(self) -> None:
         room = self.settings.max_jobs_in_flight - len(self._held)
-        if room <= 0 or any(job.runs_alone for job in self._held.values()):
+        paused = time.monotonic() < self._claim_again_at
+        if paused or room <= 0 or any(job.runs_alone for job in self._held.values()):
             return
         claimed: tuple[Job, ...] = ()
         if not self._alone_is_due():
@@ -209,7 +213,8 @@ class Worker:
         if job.content_time is None:  # a refusal known before any image was read
             analysis = Analysis(refusal=job.refusal)
             job = self.pipeline.commit_analysis(job, self.owner, analysis)
-        self.pipeline.encode(job, self.owner)
+        if job.state is JobState.RUNNING:
+            self.pipeline.encode(job, self.owner)
 
     def _encoded(self, job: Job, done: Future[None]) -> None:
         error = done.exception()
@@ -224,6 +229,12 @@ class Worker:
         self._held.pop(job.id)
         log.error("job failed", job=job.id, study_uid=job.study_uid, error=type(error).__name__, exc_info=error)
         if isinstance(error, LeaseLost):
+            return
+        if isinstance(error, StoreError):  # the disk is full or gone: that is no fault of the study
+            self._claim_again_at = time.monotonic() + PAUSE_S
+            with contextlib.suppress(LeaseLost), self.pipeline.ledger.begin() as tx:
+                batch, device = job.max_batch, job.device
+                jobs.put_back(tx, job.id, owner=self.owner, max_batch=batch, device=device, counts=False)
             return
         with contextlib.suppress(LeaseLost), self.pipeline.ledger.begin() as tx:
             if job.refusal is not None or job.findings is not None:  # even the reason cannot be written: a person

@@ -7,6 +7,7 @@ Nothing leaves the machine and nothing is kept outside the output folder. The pa
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ def demo(
     output = output.resolve()
     try:
         _prepare(output)
+        _end_in_order_when_told()
         studies = all_studies(output, own_folder)
         with SmallArchive(output / "archive") as archive:
             settings_file = write_files(output, _choices(archive, language))
@@ -97,6 +99,12 @@ def _prepare(output: Path) -> None:
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     (output / _MARK).touch()
+
+
+def _end_in_order_when_told() -> None:
+    """SIGTERM ends as Ctrl-C does, or the node would be left behind; shells start background jobs deaf to Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _choices(archive: SmallArchive, language: Literal["en", "ru"]) -> Choices:

@@ -258,6 +258,17 @@ def forget_unanswered_commitments(tx: sa.Connection, delivery_id: int) -> None:
     tx.execute(commitment.delete().where(commitment.c.delivery_id == delivery_id, commitment.c.answered_at.is_(None)))
 
 
+def forget_all_unanswered_commitments(tx: sa.Connection, now: datetime) -> int:
+    """A node that starts asks anew: whether a request of its last run ever left is not known."""
+    forgotten = sa.select(commitment.c.delivery_id).where(commitment.c.answered_at.is_(None))
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id.in_(forgotten), delivery.c.state == DeliveryState.SENT)
+        .values(next_attempt_at=now)
+    )
+    return tx.execute(commitment.delete().where(commitment.c.answered_at.is_(None))).rowcount
+
+
 def answer_commitment(
     tx: sa.Connection, transaction_uid: str, *, committed: Sequence[str], failed: Mapping[str, str], at: datetime
 ) -> bool:

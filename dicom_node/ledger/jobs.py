@@ -245,14 +245,19 @@ def finish(
     _change(tx, job_id, owner, stage=None, lease_owner=None, lease_until=None, **values)
 
 
-def put_back(tx: sa.Connection, job_id: int, *, owner: str, max_batch: int | None, device: str | None) -> None:
-    """Queue the job again after its worker ran out of device memory: smaller batch, then the CPU.
+def put_back(
+    tx: sa.Connection, job_id: int, *, owner: str, max_batch: int | None, device: str | None, counts: bool = True
+) -> None:
+    """Queue the job again: after its worker ran out of device memory (smaller batch, then the CPU) or failed it.
+
+    `counts` is False when nothing is held against the study, for instance because the disk was full.
 
     Raises
     ------
     LeaseLost
         If another worker holds the job.
     """
+    values: dict[str, object] = {} if counts else {"attempts": job.c.attempts - 1}
     _change(
         tx,
         job_id,
@@ -263,6 +268,7 @@ def put_back(tx: sa.Connection, job_id: int, *, owner: str, max_batch: int | Non
         lease_until=None,
         max_batch=max_batch,
         device=device,
+        **values,
     )
 
 

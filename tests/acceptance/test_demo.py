@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         stdin=subprocess.DEVNULL,
     )
     return Ran(status=done.returncode, text=done.stdout, errors=done.stderr, output=output)
+
+
+def running(output: Path) -> list[int]:
+    """Processes that were started for this output folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [one.pid for one in found if str(output) in " ".join(one.info["cmdline"] or ())]
 
 
 def row(ran: Ran, study: str) -> str:
@@ -87,9 +94,25 @@ def test_the_command_it_names_explains_the_study(ran: Ran) -> None:
 
 
 def test_nothing_is_left_running_and_no_name_is_in_the_log(ran: Ran) -> None:
-    ours = [
-        one.pid for one in psutil.process_iter(["cmdline"]) if str(ran.output) in " ".join(one.info["cmdline"] or ())
-    ]
-    assert ours == []
+    assert running(ran.output) == []
     assert not (ran.output / "node" / "node.json").exists()
     assert "PHANTOM^" not in (ran.output / "node.log").read_text()
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_it_takes_its_node_with_it(tmp_path: Path, told: signal.Signals) -> None:
+    output = tmp_path / "output"
+    process = subprocess.Popen(
+        [*RADNODE, "demo", "--keep", "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert any("runs until Ctrl-C" in line for line in process.stdout)
+        assert running(output)
+        process.send_signal(told)
+        process.stdout.read()
+    assert process.wait(60) == 0
+    assert running(output) == []
