@@ -244,6 +244,9 @@ def test_a_job_put_back_keeps_what_the_next_worker_must_know(ledger: Ledger) -> 
         jobs.put_back(tx, job_id, owner=OWNER, max_batch=1, device="cpu")
     (job,) = claim(ledger, alone=True)
     assert (job.max_batch, job.device, job.attempts) == (1, "cpu", 2)
+    with ledger.begin() as tx:
+        jobs.put_back(tx, job_id, owner=OWNER, max_batch=1, device="cpu", counts=False)
+    assert job_of(ledger, job_id).attempts == 1
 
 
 def test_what_the_model_said_is_kept_for_a_retry(ledger: Ledger, clock: TestClock) -> None:
