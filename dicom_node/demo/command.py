@@ -191,12 +191,12 @@ def _print(console: Console, ended: Sequence[Ended], cards: Sequence[ModelCard],
 
 
 def _keep(console: Console, node: ChildNode, archive: SmallArchive) -> None:
-    console.print(
-        f"\nThe node runs until Ctrl-C: DICOM port {node.dicom_port} (AE {NODE_AE}), archive port {archive.port} "
-        f"(AE {archive.ae_title}), {node.web_address}/healthz, /metrics and /api/studies",
-        soft_wrap=True,
-    )
     try:
+        console.print(
+            f"\nThe node runs until Ctrl-C: DICOM port {node.dicom_port} (AE {NODE_AE}), archive port {archive.port} "
+            f"(AE {archive.ae_title}), {node.web_address}/healthz, /metrics and /api/studies",
+            soft_wrap=True,
+        )
         while True:
             node.studies()  # raises when the node has ended by itself
             time.sleep(1.0)
