@@ -6,6 +6,7 @@ folds, those of the card from all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Evaluation:
     served : Operating
         Calibration and thresholds fitted on all folds: what the card serves.
     figures : tuple of Figure
-        In the order in which they are printed.
+        In the order in which they are printed; those with nothing to count are left out.
     """
 
     adults: tuple[Pair, ...]
@@ -69,7 +70,8 @@ def evaluate(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> Evaluation:
         + _marks("served threshold, chosen on these films", adults, dict.fromkeys(folds, served))
         + _aside(pairs, nested)
     )
-    return Evaluation(adults=adults, nested=nested, served=served, figures=figures)
+    counted = tuple(figure for figure in figures if not math.isnan(figure.value))
+    return Evaluation(adults=adults, nested=nested, served=served, figures=counted)
 
 
 def _pairs(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> list[Pair]:
