@@ -60,7 +60,7 @@ def reject(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow, rea
     why: Withdrawal = Withdrawal(reason)
     note = encode_retraction(
         RetractRequest(
-            source=_any_image(tx, pipeline, row.study_uid),
+            source=_any_image(tx, pipeline, row),
             withdrawn=row.references,
             reason=why,
             card=pipeline.cards.get(spoken_by.reference),
@@ -84,15 +84,16 @@ def reject(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow, rea
     events.add(tx, row.study_uid, at=now, stage=Stage.RETRACT, what=what, detail=detail)
 
 
-def _any_image(tx: sa.Connection, pipeline: Pipeline, study_uid: StudyUid) -> Path:
-    """A file of the study, for patient and study.
+def _any_image(tx: sa.Connection, pipeline: Pipeline, row: results.ResultSetRow) -> Path:
+    """A file that names patient and study: an image, or, once all are evicted, the withdrawn result itself.
 
     Raises
     ------
     NoImageLeft
-        When every file of the study was evicted.
+        When neither is there any more.
     """
-    for stored in instances.of_study(tx, study_uid):
-        if stored.path and stored.state is InstanceState.INDEXED:
-            return pipeline.store.path(stored.path)
-    raise NoImageLeft("the study's files were evicted: send one of its images again, then withdraw")
+    images = [one for one in instances.of_study(tx, row.study_uid) if one.state is InstanceState.INDEXED]
+    for relative_path in [one.path for one in images] + [one.path for one in row.objects]:
+        if relative_path and (path := pipeline.store.path(relative_path)).exists():
+            return path
+    raise NoImageLeft("every file of the study is gone; let the source send one image of it again")

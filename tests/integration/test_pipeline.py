@@ -391,7 +391,7 @@ def test_a_stored_file_without_a_row_is_entered_at_start(rig: PipelineRig) -> No
 def test_withdrawn_results_are_named_in_a_note_that_goes_where_they_went(rig: PipelineRig) -> None:
     analysed(rig)
     withdrawn = {one.sop_instance_uid for one in rig.account(STUDY).results[0].objects}
-    assert retract(rig.pipeline, StudyUid(STUDY)) == 1
+    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 1
     account = rig.account(STUDY)
     assert [row.is_current for row in account.results] == [False, False]
     assert account.study.retracted_at == rig.clock()
@@ -407,7 +407,7 @@ def test_withdrawn_results_are_named_in_a_note_that_goes_where_they_went(rig: Pi
     with rig.pipeline.ledger.read() as tx:
         notes = deliveries.of_result_set(tx, account.results[1].id)
     assert [row.destination for row in notes] == ["pacs", "web"]
-    assert retract(rig.pipeline, StudyUid(STUDY)) == 0
+    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 0
 
 
 def test_results_can_be_withdrawn_after_the_images_were_evicted(rig: PipelineRig) -> None:
@@ -422,7 +422,7 @@ def test_results_can_be_withdrawn_after_the_images_were_evicted(rig: PipelineRig
     assert not list((rig.settings.data_dir / "instances").rglob("*.dcm"))
     with rig.pipeline.ledger.read() as tx:
         assert deliveries.of_study(tx, StudyUid(STUDY)) != (), "rows stay"
-    assert retract(rig.pipeline, StudyUid(STUDY)) == 1
+    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 1
     assert rig.result(STUDY, "retraction").StudyInstanceUID == STUDY
 
 
