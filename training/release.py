@@ -19,8 +19,9 @@ from models.card import ModelCard
 from training.data import Film, Teaches, audit, manifest_digest
 from training.export import ONNX_FILE, TORCH_FILE, Parity
 from training.figures import SEED, Evaluation
-from training.operating import LESION_RULE, PICTURE_RULE
+from training.operating import LESION_RULE, PICTURE_RULE, Operating
 from training.recipe import Recipe
+from training.report import report
 from training.score import OUTPUT, ScoredFilm
 from training.splits import Splits
 from training.toml import to_toml
@@ -67,8 +68,6 @@ def write_release(made: Made, draft: Path, folder: Path) -> ModelCard:
     _write_marks(made, folder / MARKS_FILE)
     twin = twin_of(made, card)
     (folder / FIGURES_FILE).write_text(json.dumps(twin, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    from training.report import report
-
     (folder / REPORT_FILE).write_text(report(twin), encoding="utf-8")
     return card
 
@@ -145,7 +144,7 @@ def twin_of(made: Made, card: ModelCard) -> dict[str, object]:
         "licence": card.training.licence,
         "training": card.training.description,
         "audit": audit(made.films),
-        "folds": {str(fold): asdict(point) | _plain(point) for fold, point in made.evaluation.nested.items()},
+        "folds": {str(fold): _plain(point) for fold, point in made.evaluation.nested.items()},
         "served": _plain(made.evaluation.served),
         "rules": {"picture": PICTURE_RULE, "lesion": LESION_RULE},
         "parity": asdict(made.parity),
@@ -153,10 +152,7 @@ def twin_of(made: Made, card: ModelCard) -> dict[str, object]:
     }
 
 
-def _plain(point: object) -> dict[str, object]:
-    from training.operating import Operating
-
-    assert isinstance(point, Operating)
+def _plain(point: Operating) -> dict[str, object]:
     return {
         "picture_threshold": point.picture_threshold,
         "lesion_threshold": point.lesion_threshold,
