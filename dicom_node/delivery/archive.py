@@ -226,7 +226,7 @@ class PacsDestination(_DestinationModel):
     """Largest PDU accepted from the archive."""
     commitment_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     """How long the association stays open for an answer on it; 0 for archives that always call back."""
-    commitment_patience_s: Annotated[float, Field(gt=0)] = 300.0
+    commitment_patience_s: Annotated[float, Field(gt=0)] = 60.0
     """After how long without an answer `auto` asks by query instead."""
     tls: TlsClient | None = None
 
