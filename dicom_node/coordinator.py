@@ -58,10 +58,10 @@ class Coordinator:
                 if ledger.clock() >= keep_house_at:
                     self.keep_house()
                     keep_house_at = ledger.clock() + timedelta(seconds=HOUSEKEEPING_S)
+                self._sleep()
             except Exception:
                 log.exception("coordinator step failed", stage="coordinate")
                 stop.wait(LONGEST_SLEEP_S)
-            self._sleep()
         self._counting.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> None:

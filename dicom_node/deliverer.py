@@ -41,6 +41,7 @@ from inference.findings import SeriesUid, SopUid
 
 log = structlog.get_logger(__name__)
 
+AFTER_FAULT_S = 1.0  # an unforeseen fault (the ledger is away) is not met again and again in the same second
 COMMITMENT_ASKED_AGAIN_S = 3600.0  # an archive that does not offer commitment is asked again after this
 RESULT_TRANSFER_SYNTAX = "1.2.840.10008.1.2.1"  # all results are written in Explicit VR Little Endian
 
@@ -82,15 +83,17 @@ class Deliverer:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; an attempt under way is finished first."""
+        release_first = False
         while not stop.is_set():
             try:
+                if release_first:
+                    self._release()
+                release_first = False
                 worked = self.deliver_due()
-            except Exception as error:
-                log.exception(
-                    "delivery failed", stage="deliver", destination=self.destination.name, error=str(type(error))
-                )
-                self._release()
-                worked = False
+            except Exception:
+                log.exception("delivery round failed", stage="deliver", destination=self.destination.name)
+                release_first, worked = True, False
+                stop.wait(AFTER_FAULT_S)
             if not worked:
                 stop.wait(self.settings.poll_s)
         if self._archive:

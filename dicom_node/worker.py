@@ -17,6 +17,7 @@ from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Literal
 
+import sqlalchemy as sa
 import structlog
 
 from dicom_node.ledger import jobs
@@ -84,9 +85,13 @@ class Worker:
         beat.start()
         log.info("worker ready", owner=self.owner)
         while self._out_of_memory is None and not (stop.is_set() and not self._held):
-            if not stop.is_set():
-                self._claim()
-            self._settle_ended()
+            try:
+                if not stop.is_set():
+                    self._claim()
+                self._settle_ended()
+            except sa.exc.DBAPIError as error:  # the ledger is away: everything stays as it is until it comes back
+                log.warning("ledger not reachable", stage="work", owner=self.owner, exc_info=error)
+                time.sleep(PAUSE_S)
         for engine in self._engines.values():
             engine.close()
         self._encoders.shutdown(wait=True)
@@ -173,7 +178,8 @@ class Worker:
 
     def _mark(self, job: Job, stage: str) -> None:
         ledger = self.pipeline.ledger
-        with contextlib.suppress(LeaseLost), ledger.begin() as tx:
+        # A mark is for whoever watches; an unreachable ledger shows at the next commit that matters.
+        with contextlib.suppress(LeaseLost, sa.exc.DBAPIError), ledger.begin() as tx:
             jobs.set_stage(tx, job.id, owner=self.owner, stage=_STAGES[stage], at=ledger.clock())
 
     # ending ----------------------------------------------------------------------------------------------------------
@@ -183,7 +189,11 @@ class Worker:
             settle = self._ended.get(timeout=self.settings.poll_s)
         except Empty:
             return
-        settle()
+        try:
+            settle()
+        except sa.exc.DBAPIError:
+            self._ended.put(settle)
+            raise
 
     def _inferred(self, job: Job, done: Future[Analysis]) -> None:
         error = done.exception()
@@ -203,7 +213,7 @@ class Worker:
         if committed.state is JobState.RUNNING:
             self._encode_later(committed)
         else:
-            self._held.pop(job.id)
+            self._held.pop(job.id, None)
 
     def _encode_later(self, job: Job) -> None:
         encoded = self._encoders.submit(self._encode, job)
@@ -219,18 +229,20 @@ class Worker:
     def _encoded(self, job: Job, done: Future[None]) -> None:
         error = done.exception()
         if error is None:
-            self._held.pop(job.id)
+            self._held.pop(job.id, None)
             log.info("job done", job=job.id, study_uid=job.study_uid, model=job.reference)
         else:
             self._drop(job, error)
 
     def _drop(self, job: Job, error: BaseException) -> None:
         """Something unforeseen: the job is tried again, alone; after its third attempt it is poison."""
-        self._held.pop(job.id)
+        if not isinstance(error, LeaseLost):
+            self._give_back(job, error)
+        self._held.pop(job.id, None)
+
+    def _give_back(self, job: Job, error: BaseException) -> None:
         log.error("job failed", job=job.id, study_uid=job.study_uid, error=type(error).__name__, exc_info=error)
-        if isinstance(error, LeaseLost):
-            return
-        if isinstance(error, StoreError):  # the disk is full or gone: that is no fault of the study
+        if isinstance(error, StoreError | sa.exc.DBAPIError):  # disk or ledger, that is no fault of the study
             self._claim_again_at = time.monotonic() + PAUSE_S
             with contextlib.suppress(LeaseLost), self.pipeline.ledger.begin() as tx:
                 batch, device = job.max_batch, job.device

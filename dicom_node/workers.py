@@ -82,7 +82,10 @@ class WorkerPool:
     def run(self, stop: threading.Event) -> None:
         """Keep the workers running until `stop` is set; then let them finish what they hold."""
         while not stop.is_set():
-            self.tend()
+            try:
+                self.tend()
+            except Exception as error:
+                log.error("workers not tended", stage="supervise", exc_info=error)
             stop.wait(_TICK_S)
 
     def tend(self) -> None:
@@ -123,11 +126,11 @@ class WorkerPool:
         return _Running(number=number, process=process, lifeline=ours, owner=owner, started_at=time.monotonic())
 
     def _buried(self, dead: _Running) -> None:
-        del self._running[dead.number]
-        dead.lifeline.close()
         asked = dead.process.exitcode == EXIT_RESTART
         with self._ledger.begin() as tx:
             held = jobs.release(tx, owner_prefix=dead.owner, interrupted=False)
+        del self._running[dead.number]
+        dead.lifeline.close()
         self._restarts += 1
         quick = time.monotonic() - dead.started_at < _QUICK_DEATH_S
         self._quick_deaths = self._quick_deaths + 1 if quick and not asked else 0
