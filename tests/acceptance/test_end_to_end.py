@@ -9,15 +9,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from dicom_node.delivery.archive import Sent
 from tests.archives import Orthanc
 from tests.conftest import PROJECT
 from tests.dx_wrapping import wrap_film_as_dx
@@ -255,3 +258,43 @@ def test_a_second_machine_works_from_the_same_postgresql_ledger_and_files(
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
+
+
+def test_a_ledger_that_goes_away_for_a_while_costs_nothing_that_was_acknowledged(
+    start: Callable[..., RunningNode],
+    archive: Orthanc,
+    film: Callable[..., Dataset],
+    ledger_url: str,
+    tmp_path: Path,
+) -> None:
+    node = start({"destination": [to_orthanc(archive)], "ledger": {"url": ledger_url}})
+    before, during = film("before"), film("during", patient_id="DURING")
+    node.send([tmp_path / "before.dcm"])
+    with outage(ledger_url):
+        outcome = node.try_to_send([tmp_path / "during.dcm"])[0]
+        assert outcome.sent is Sent.RETRY, outcome
+        time.sleep(4)  # every loop of the node meets the outage
+    assert node.wait_for_outcome(before.StudyInstanceUID)["outcome"] == "analysed"
+    deadline = time.monotonic() + 30
+    while node.try_to_send([tmp_path / "during.dcm"])[0].sent is not Sent.ACCEPTED:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    account = node.wait_for_outcome(during.StudyInstanceUID)
+    assert account["outcome"] == "analysed"
+    assert all(job["attempts"] <= 2 for job in account["jobs"])
+
+
+@contextmanager
+def outage(ledger_url: str) -> Iterator[None]:
+    """A database that ends every connection and takes no new one."""
+    address = sa.make_url(ledger_url)
+    server = sa.create_engine(address.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {address.database} WITH ALLOW_CONNECTIONS false")
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        connection.execute(sa.text(ended), {"name": address.database})
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"ALTER DATABASE {address.database} WITH ALLOW_CONNECTIONS true")
+    server.dispose()
