@@ -132,8 +132,9 @@ def _time(at: datetime) -> str:
 @click.argument("study", required=False)
 @click.option("--destination", help="Only deliveries to this destination.")
 @click.option("--all", "every", is_flag=True, help="Every failed or waiting delivery.")
+@json_option
 @click.pass_context
-def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool) -> None:
+def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool, json_to: str | None) -> None:
     """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all."""
     if not (study or destination or every):
         fail("say what to retry: a study, --destination NAME, or --all")
@@ -155,6 +156,9 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
             study_rows.look_now(tx, study_uid, now)
             what = f"a person asks for another try: {again} job(s), {due} delivery(ies)"
             events.add(tx, study_uid, at=now, stage=Stage.DELIVER, what=what)
+    if json_to is not None:
+        write_json({"study_uid": study_uid, "jobs": again, "deliveries": due}, json_to)
+        return
     click.echo(f"{again} job(s) and {due} delivery(ies) are tried again now")
 
 
@@ -168,8 +172,9 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
     help="Title of the rejection note.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 @click.pass_context
-def retract(ctx: click.Context, study: str, reason: str, yes: bool) -> None:
+def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str | None) -> None:
     """Withdraw the results of STUDY: a rejection note goes to every archive that has them."""
     from dicom_node.building import build_pipeline, installed
     from dicom_node.withdrawal import NoImageLeft
@@ -191,4 +196,7 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool) -> None:
         open_ones = [row for row in deliveries.of_study(tx, study_uid) if row.state is DeliveryState.PENDING]
     if withdrawn == 0:
         fail("the study has no result that stands")
+    if json_to is not None:
+        write_json({"study_uid": study_uid, "withdrawn": withdrawn, "notes_on_their_way": len(open_ones)}, json_to)
+        return
     click.echo(f"{withdrawn} result set(s) withdrawn; {len(open_ones)} rejection note(s) on their way")
