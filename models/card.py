@@ -285,6 +285,8 @@ def read_card(path: Path) -> ModelCard:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path}: not UTF-8 (byte {error.start}): save the card as UTF-8") from error
     try:
         return ModelCard.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -94,13 +94,20 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
 
 
 def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> Recorded:
-    """The same bytes again: nothing new, unless the old file was evicted and this one takes its place."""
+    """The same bytes again: nothing new, unless the old file was evicted and this one takes its place.
+
+    Bytes that a later revision has replaced are kept too, but change nothing that is analysed: their study sleeps on.
+    """
     evicted = sa.and_(same_bytes, instance.c.path.is_(None))
-    if not tx.execute(instance.update().where(evicted).values(path=new.relative_path)).rowcount:
+    put_back = instance.update().where(evicted).values(path=new.relative_path).returning(instance.c.is_current)
+    is_current = tx.execute(put_back).scalar_one_or_none()
+    if is_current is None:
         return Recorded(kind=RecordedKind.DUPLICATE)
-    _wake_study(tx, new)
+    if is_current:
+        _wake_study(tx, new)
     what = "an evicted instance came again and is kept again"
-    events.add(tx, new.study_uid, at=new.received_at, stage=Stage.RECEIVE, what=what)
+    detail = "" if is_current else "a later revision of it is current"
+    events.add(tx, new.study_uid, at=new.received_at, stage=Stage.RECEIVE, what=what, detail=detail)
     return Recorded(kind=RecordedKind.NEW)
 
 

@@ -363,6 +363,22 @@ def test_an_evicted_instance_that_comes_again_is_kept_again(ledger: Ledger, cloc
     assert (study_of(ledger).state, study_of(ledger).revision) == (StudyState.RECEIVING, 2)
 
 
+def test_an_evicted_instance_that_was_replaced_comes_again_without_waking_its_study(
+    ledger: Ledger, clock: TestClock
+) -> None:
+    record(ledger, instance(content="first"))
+    record(ledger, instance(content="second"))
+    settle(ledger)
+    with ledger.begin() as tx:
+        instances.forget_files(tx, [stored.id for stored in instances.of_study(tx, STUDY, only_current=False)])
+    again = instance(content="first", relative_path="instances/00/again", received_at=clock.move(60))
+    assert record(ledger, again).kind is RecordedKind.NEW, "its file is the only one now and must be kept"
+    with ledger.read() as tx:
+        stored = instances.of_study(tx, STUDY, only_current=False)
+    assert [(one.path, one.is_current) for one in stored] == [("instances/00/again", False), (None, True)]
+    assert (study_of(ledger).state, study_of(ledger).revision) == (StudyState.COMPLETE, 1)
+
+
 def test_the_oldest_study_goes_first(ledger: Ledger) -> None:
     for number, age_s in ((1, 10), (2, 30), (3, 20)):
         record(ledger, instance(study=f"1.2.{number}", received_at=NOON - timedelta(seconds=age_s)))
