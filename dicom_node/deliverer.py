@@ -2,7 +2,7 @@
 
     PENDING  →  sent                                →  SENT
     SENT     →  storage commitment, else a query    →  CONFIRMED; not there after many questions: PENDING again
-    refused for good                                →  FAILED with the reason; `radnode retry` sends again
+    refused for good, or its file is lost           →  FAILED with the reason; `radnode retry` sends again
 
 Started by `node`. A destination that does not answer is left alone for a while (its circuit opens) and tried for ever,
 first after seconds, at last every quarter of an hour. How bytes travel is `dicom_node.delivery`.
@@ -10,6 +10,8 @@ first after seconds, at last every quarter of an hour. How bytes travel is `dico
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import threading
 import time
@@ -34,6 +36,7 @@ from dicom_node.delivery.archive import (
 from dicom_node.delivery.backoff import Backoff, Breaker
 from dicom_node.ledger import Ledger, deliveries, events, results
 from dicom_node.ledger.deliveries import DeliveryRow
+from dicom_node.ledger.results import WrittenObject
 from dicom_node.settings import DeliverySettings
 from dicom_node.states import DeliveryState, Stage
 from dicom_node.store import Store
@@ -105,21 +108,36 @@ class Deliverer:
         with self.ledger.read() as tx:
             if not deliveries.any_due(tx, self.destination.name, now):
                 return False
-        admitted, self._breaker = self._breaker.admit(time.monotonic())
+        before = self._breaker
+        admitted, probing = before.admit(time.monotonic())
         if not admitted:
             return False
         with self.ledger.begin() as tx:
             due = deliveries.claim_due(tx, self.destination.name, now, limit=self.settings.batch)
         if not due:
             return False
+        self._breaker = probing
         sent = self._send([row for row in due if row.state is DeliveryState.PENDING])
-        self._confirm([row for row in due if row.state is DeliveryState.SENT] + sent)
+        reached = self._confirm([row for row in due if row.state is DeliveryState.SENT] + sent)
+        self._end_probe(before, reached)
         return True
+
+    def _end_probe(self, before: Breaker, reached: bool | None) -> None:
+        """A probe in which nothing was sent is decided by the questions; when none was asked, it did not happen."""
+        if self._breaker.probing_until_s is None:
+            return
+        if reached is None:
+            self._breaker = before
+        elif reached:
+            self._breaker = self._breaker.succeeded()
+        else:
+            self._breaker = self._breaker.failed(time.monotonic(), draw=random.random())
 
     # sending ---------------------------------------------------------------------------------------------------------
 
     def _send(self, rows: Sequence[DeliveryRow]) -> list[DeliveryRow]:
         """Send these; returns those that the destination took and that now ask for confirmation."""
+        rows = [row for row in rows if self._files_are_there(row)]
         if not rows:
             return []
         objects = {row.id: self._objects(row) for row in rows}
@@ -132,7 +150,44 @@ class Deliverer:
                 for one in objects[row.id]
             )
         self._note_health(outcomes)
-        return [row for row in rows if self._sent(row, _of(outcomes, objects[row.id]))]
+        taken = [row.id for row in rows if self._sent(row, _of(outcomes, objects[row.id]))]
+        with self.ledger.read() as tx:  # as they are now: what was asked before this sending no longer counts
+            return list(deliveries.by_ids(tx, taken))
+
+    def _files_are_there(self, row: DeliveryRow) -> bool:
+        """Whether every file can be sent; a fault of this node's disk says nothing of the destination."""
+        try:
+            lost = [file.path for file in self._files(row) if not self._is_whole(file)]
+        except OSError as error:
+            now = self.ledger.clock()
+            delay_s = self._backoff.delay_s(row.attempts + 1, draw=random.random())
+            reason = f"a result file cannot be read now: {error.strerror}"
+            log.error(reason, alarm=True, stage="deliver", destination=self.destination.name, errno=error.errno)
+            with self.ledger.begin() as tx:
+                deliveries.set_retry(tx, row.id, next_attempt_at=now + timedelta(seconds=delay_s), reason=reason)
+            return False
+        if lost:
+            self._fail_for_lost_files(row, lost)
+        return not lost
+
+    def _is_whole(self, file: WrittenObject) -> bool:
+        """Whether the file is there and of its size. Raises OSError when the disk does not tell."""
+        try:
+            with self.store.path(file.path).open("rb") as opened:
+                return os.fstat(opened.fileno()).st_size == file.size_bytes
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _fail_for_lost_files(self, row: DeliveryRow, lost: Sequence[str]) -> None:
+        now = self.ledger.clock()
+        reason = (
+            f"missing or cut short in the data folder: {', '.join(lost)}; "
+            "put the file back from a copy, then `radnode retry`"
+        )
+        log.error("a result file is lost", alarm=True, stage="deliver", destination=self.destination.name, files=lost)
+        with self.ledger.begin() as tx:
+            deliveries.set_failed(tx, row.id, at=now, reason=reason)
+            self._event(tx, row, f"cannot be sent to {self.destination.name}", now, reason)
 
     def _sent(self, row: DeliveryRow, outcomes: Sequence[SendOutcome]) -> bool:
         now = self.ledger.clock()
@@ -170,16 +225,28 @@ class Deliverer:
 
     # confirming ------------------------------------------------------------------------------------------------------
 
-    def _confirm(self, rows: Sequence[DeliveryRow]) -> None:
+    def _confirm(self, rows: Sequence[DeliveryRow]) -> bool | None:
+        """Ask for each; returns whether the destination could be asked, None when there was nothing to ask."""
+        reached: bool | None = None
         for row in rows:
             try:
                 self._confirm_one(row)
+                reached = True
             except ArchiveUnreachable as error:
-                now = self.ledger.clock()
-                delay_s = self._backoff.delay_s(row.confirmations_asked + 1, draw=random.random())
-                self._unconfirmed(row, now + timedelta(seconds=delay_s), str(error), counts=False)
+                reached = bool(reached)
+                self._unconfirmed(row, self._ask_later(row), str(error), counts=False)
             except ArchiveError as error:
-                self._unconfirmed(row, self.ledger.clock() + timedelta(seconds=self._backoff.ceiling_s), str(error))
+                self._unconfirmed(
+                    row, self.ledger.clock() + timedelta(seconds=self._backoff.ceiling_s), str(error), counts=False
+                )
+        return reached
+
+    def _ask_later(self, row: DeliveryRow) -> datetime:
+        """When to ask a destination again that could not be asked: after as long again as the result has waited."""
+        now = self.ledger.clock()
+        waited_s = (now - (row.sent_at or now)).total_seconds()
+        attempt = 1 + int(max(0.0, math.log2(max(waited_s, 1e-6) / self._backoff.base_s)))
+        return now + timedelta(seconds=self._backoff.delay_s(attempt, draw=random.random()))
 
     def _confirm_one(self, row: DeliveryRow) -> None:
         objects = self._objects(row)
@@ -285,15 +352,18 @@ class Deliverer:
 
     def _release(self) -> None:
         """After an unforeseen error nothing stays claimed."""
+        self._end_probe(self._breaker, False)
         with self.ledger.begin() as tx:
             deliveries.release_attempts(tx, destination=self.destination.name)
 
     def _event(self, tx: sa.Connection, row: DeliveryRow, what: str, now: datetime, detail: str = "") -> None:
         events.add(tx, row.study_uid, at=now, stage=Stage.DELIVER, what=what, detail=detail)
 
-    def _objects(self, row: DeliveryRow) -> list[OutboundObject]:
+    def _files(self, row: DeliveryRow) -> Sequence[WrittenObject]:
         with self.ledger.read() as tx:
-            written = results.get(tx, row.result_set_id).objects
+            return results.get(tx, row.result_set_id).objects
+
+    def _objects(self, row: DeliveryRow) -> list[OutboundObject]:
         return [
             OutboundObject(
                 study_uid=one.study_uid,
@@ -303,7 +373,7 @@ class Deliverer:
                 transfer_syntax_uid=RESULT_TRANSFER_SYNTAX,
                 path=self.store.path(one.path),
             )
-            for one in written
+            for one in self._files(row)
         ]
 
     def _open(self) -> Archive:

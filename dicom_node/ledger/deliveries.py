@@ -47,18 +47,8 @@ class CommitmentRow:
 
 
 def any_due(tx: sa.Connection, destination: str, now: datetime) -> bool:
-    """Whether anything may be due: a look without the write lock."""
-    query = (
-        sa.select(delivery.c.id)
-        .where(
-            delivery.c.destination == destination,
-            delivery.c.state.in_((DeliveryState.PENDING, DeliveryState.SENT)),
-            delivery.c.attempt_started_at.is_(None),
-            delivery.c.next_attempt_at <= now,
-        )
-        .limit(1)
-    )
-    return tx.execute(query).first() is not None
+    """Whether `claim_due` would find anything: a look without the write lock."""
+    return tx.execute(_due(destination, now).limit(1)).first() is not None
 
 
 def claim_due(tx: sa.Connection, destination: str, now: datetime, *, limit: int) -> tuple[DeliveryRow, ...]:
@@ -66,6 +56,16 @@ def claim_due(tx: sa.Connection, destination: str, now: datetime, *, limit: int)
 
     A study's later result waits until its earlier one has left or is refused, so that nothing overtakes.
     """
+    query = _due(destination, now).order_by(delivery.c.id).limit(limit)
+    if tx.dialect.name == "postgresql":
+        query = query.with_for_update(skip_locked=True)
+    ids = list(tx.execute(query).scalars())
+    if ids:
+        tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=now))
+    return by_ids(tx, ids)
+
+
+def _due(destination: str, now: datetime) -> sa.Select[int]:
     earlier = delivery.alias("earlier")
     overtakes = sa.exists().where(
         earlier.c.study_uid == delivery.c.study_uid,
@@ -73,26 +73,17 @@ def claim_due(tx: sa.Connection, destination: str, now: datetime, *, limit: int)
         earlier.c.id < delivery.c.id,
         earlier.c.state == DeliveryState.PENDING,
     )
-    open_states = (DeliveryState.PENDING, DeliveryState.SENT)
-    query = (
-        sa.select(delivery.c.id)
-        .where(
-            delivery.c.destination == destination,
-            delivery.c.state.in_(open_states),
-            delivery.c.attempt_started_at.is_(None),
-            delivery.c.next_attempt_at.is_not(None),
-            delivery.c.next_attempt_at <= now,
-            sa.not_(overtakes),
-        )
-        .order_by(delivery.c.id)
-        .limit(limit)
+    return sa.select(delivery.c.id).where(
+        delivery.c.destination == destination,
+        delivery.c.state.in_((DeliveryState.PENDING, DeliveryState.SENT)),
+        delivery.c.attempt_started_at.is_(None),
+        delivery.c.next_attempt_at <= now,
+        sa.not_(overtakes),
     )
-    if tx.dialect.name == "postgresql":
-        query = query.with_for_update(skip_locked=True)
-    ids = list(tx.execute(query).scalars())
-    if not ids:
-        return ()
-    tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=now))
+
+
+def by_ids(tx: sa.Connection, ids: Sequence[int]) -> tuple[DeliveryRow, ...]:
+    """Deliveries as they are now, oldest first."""
     rows = tx.execute(sa.select(delivery).where(delivery.c.id.in_(ids)).order_by(delivery.c.id))
     return tuple(map(_row, rows))
 
