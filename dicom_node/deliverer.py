@@ -99,6 +99,10 @@ class Deliverer:
                 stop.wait(AFTER_FAULT_S)
             if not worked:
                 stop.wait(self.settings.poll_s)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections to the destination."""
         if self._archive:
             self._archive.close()
 

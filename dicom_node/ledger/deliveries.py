@@ -149,12 +149,13 @@ def set_unconfirmed(
 
 def set_retry(tx: sa.Connection, delivery_id: int, *, next_attempt_at: datetime, reason: str) -> None:
     """The attempt failed for a passing reason, or what was sent is not there: send again later."""
+    failed_attempt = sa.case((delivery.c.state == DeliveryState.PENDING, 1), else_=0)  # a sending was counted as sent
     tx.execute(
         delivery.update()
         .where(delivery.c.id == delivery_id)
         .values(
             state=DeliveryState.PENDING,
-            attempts=delivery.c.attempts + 1,
+            attempts=delivery.c.attempts + failed_attempt,
             attempt_started_at=None,
             next_attempt_at=next_attempt_at,
             reason=reason,
