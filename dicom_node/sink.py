@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import structlog
 
-from dicom_node.clock import SteadyClock
+from dicom_node.clock import Clock
 from dicom_node.ledger import Ledger, deliveries, instances
 from dicom_node.study import NewInstance, Recorded
 from inference.findings import SopUid
@@ -27,7 +27,7 @@ _Waiting = list[tuple[NewInstance, "Future[Recorded]"]]
 class LedgerSink:
     """An `InstanceSink` over the ledger at `ledger_url`."""
 
-    def __init__(self, ledger_url: str, clock: SteadyClock) -> None:
+    def __init__(self, ledger_url: str, clock: Clock) -> None:
         self._ledger = Ledger(ledger_url, clock=clock)
         self._waiting: _Waiting = []
         self._waiting_lock = threading.Lock()
@@ -49,14 +49,17 @@ class LedgerSink:
     def _commit_waiting(self) -> None:
         with self._waiting_lock:
             group, self._waiting = self._waiting, []
+        begun = False
         try:
             with self._ledger.begin() as tx:
+                begun = True
                 answers = [instances.record(tx, instance) for instance, _recorded in group]
-        except Exception as error:  # noqa: BLE001  must reach the thread that waits for its row
-            if len(group) == 1:
-                group[0][1].set_exception(error)
-            else:
-                self._commit_alone(group)
+        except Exception as error:  # noqa: BLE001  must reach the threads that wait for their rows
+            if begun and len(group) > 1:
+                self._commit_alone(group)  # one row may be to blame
+                return
+            for _instance, recorded in group:  # the ledger does not answer: nobody waits for it one after another
+                recorded.set_exception(error)
             return
         for (_instance, recorded), answer in zip(group, answers, strict=True):
             recorded.set_result(answer)
@@ -85,3 +88,7 @@ class LedgerSink:
             )
         if not known:
             log.warning("storage commitment that was not asked for", transaction_uid=transaction_uid)
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._ledger.close()
