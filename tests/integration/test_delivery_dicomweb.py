@@ -145,7 +145,8 @@ def test_one_object_that_fails_its_whole_request_does_not_hold_the_others(
 
     def fails_on_one(connection: socket.socket) -> None:
         failed = poison in read_request(connection)
-        connection.sendall(f"HTTP/1.1 {status if failed else '200 OK'}\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = f"HTTP/1.1 {status if failed else '200 OK'}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        connection.sendall(answer.encode())
 
     with ScriptedServer(fails_on_one) as server:
         outcomes = opened(url_of(server)).send(objects)
