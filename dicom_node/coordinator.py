@@ -9,23 +9,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import structlog
 
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import ArchiveError
-from dicom_node.ledger import jobs, studies
+from dicom_node.ledger import instances, jobs, studies
 from dicom_node.ledger.studies import StudyRow
 from dicom_node.pipeline import Pipeline
 from dicom_node.reception import ReceptionBoard
 from dicom_node.retention import Retention
+from dicom_node.states import StudyState
 from inference.findings import StudyUid
 
 log = structlog.get_logger(__name__)
 
 LONGEST_SLEEP_S = 0.5
 HOUSEKEEPING_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Question:
+    """How many instances of a study the archive holds, asked at a time by the node's clock."""
+
+    asked_at: datetime
+    answer: Future[int | None]
 
 
 class Coordinator:
@@ -44,7 +54,8 @@ class Coordinator:
         self.board = board
         self._wake = threading.Event()
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="archive-count")
-        self._counts: dict[StudyUid, Future[int | None]] = {}
+        self._questions: dict[StudyUid, _Question] = {}
+        self._last_count: dict[StudyUid, int] = {}
         self._retention = Retention(pipeline.ledger, pipeline.store, pipeline.settings.storage)
         board.subscribe(lambda _study_uid: self._wake.set())
 
@@ -68,6 +79,7 @@ class Coordinator:
         """Index what has come and assemble what is due."""
         while self.pipeline.index():
             pass
+        self._look_at_counted()
         self.pipeline.assemble(holders=self._holders, archive_count=self._archive_count)
 
     def keep_house(self) -> None:
@@ -78,6 +90,7 @@ class Coordinator:
         hopeless = self.pipeline.stop_hopeless()
         if expired or hopeless:
             log.warning("jobs taken from silent workers", expired=expired, given_up=hopeless)
+        self._forget_settled()
         self._retention.evict_due()
         self.pipeline.store.restore_reserve()
 
@@ -93,14 +106,48 @@ class Coordinator:
         idle_s = self.pipeline.settings.assembly.association_idle_s
         return self.board.holders(study.study_uid, study.calling_ae, idle_s)
 
+    def _look_at_counted(self) -> None:
+        """Studies whose archive has answered are looked at now; what is not being received any more is forgotten."""
+        counted = [study_uid for study_uid, question in self._questions.items() if question.answer.done()]
+        if not counted:
+            return
+        with self.pipeline.ledger.begin() as tx:
+            for study_uid in counted:
+                if not studies.look_again(tx, study_uid, self.pipeline.ledger.clock()):
+                    del self._questions[study_uid]
+
     def _archive_count(self, study_uid: StudyUid) -> int | None:
-        """The archive's own count, asked beside this loop; None until it has answered."""
-        name = self.pipeline.settings.assembly.archive_count
-        asked = self._counts.pop(study_uid, None)
-        if asked is not None and asked.done():
-            return asked.result()
-        self._counts[study_uid] = asked or self._counting.submit(self._ask_archive, str(name), study_uid)
-        return None
+        """The archive's own count, asked beside this loop; None until it has answered.
+
+        While a new question is under way, or the archive is silent, its last count still tells that images lack.
+        """
+        with self.pipeline.ledger.read() as tx:
+            study = studies.get(tx, study_uid)
+            arrived = instances.count_current(tx, study_uid)
+        question = self._questions.get(study_uid)
+        if question is None or (study and question.asked_at <= study.last_received_at):
+            self._ask(study_uid)  # the archive too may have received since
+        elif question.answer.done():
+            del self._questions[study_uid]
+            told = question.answer.result()
+            if told is not None:
+                self._last_count[study_uid] = told
+                return told
+        last = self._last_count.get(study_uid)
+        return last if last is not None and last > arrived else None
+
+    def _ask(self, study_uid: StudyUid) -> None:
+        name = str(self.pipeline.settings.assembly.archive_count)
+        asked_at = self.pipeline.ledger.clock()
+        answer = self._counting.submit(self._ask_archive, name, study_uid)
+        answer.add_done_callback(lambda _answer: self._wake.set())
+        self._questions[study_uid] = _Question(asked_at=asked_at, answer=answer)
+
+    def _forget_settled(self) -> None:
+        with self.pipeline.ledger.read() as tx:
+            rows = [studies.get(tx, study_uid) for study_uid in self._last_count]
+        receiving = {row.study_uid for row in rows if row and row.state is StudyState.RECEIVING}
+        self._last_count = {uid: count for uid, count in self._last_count.items() if uid in receiving}
 
     def _ask_archive(self, name: str, study_uid: StudyUid) -> int | None:
         destination = next(one for one in self.pipeline.settings.destination if one.name == name)
@@ -113,5 +160,6 @@ class Coordinator:
         except ArchiveError as error:
             log.warning("the archive does not tell its count", destination=name, reason=str(error))
             return None
-        finally:
-            self._wake.set()
+        except Exception as error:  # noqa: BLE001  an answer nobody foresaw is no answer: the study must not wait on it
+            log.error("the archive's count cannot be read", destination=name, error=type(error).__name__)
+            return None

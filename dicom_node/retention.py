@@ -46,6 +46,8 @@ class Retention:
         removed = 0
         for study_uid in due:
             with self._ledger.begin() as tx:
+                if not retention.still_evictable(tx, study_uid, before):
+                    continue  # an image came while others were evicted
                 going = [
                     stored
                     for stored in instances.of_study(tx, study_uid, only_current=False)
@@ -56,5 +58,5 @@ class Retention:
                 instances.forget_files(tx, [stored.id for stored in going])
             removed += len(going)
         if removed:
-            log.info("files evicted", studies=len(due), files=removed)
+            log.info("files evicted", files=removed)
         return removed

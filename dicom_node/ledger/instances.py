@@ -213,6 +213,12 @@ def of_study(tx: sa.Connection, study_uid: StudyUid, *, only_current: bool = Tru
     return tuple(map(_stored, tx.execute(query)))
 
 
+def count_current(tx: sa.Connection, study_uid: StudyUid) -> int:
+    """How many instances of a study there are, each counted once however often it was revised."""
+    query = sa.select(sa.func.count()).where(instance.c.study_uid == study_uid, instance.c.is_current)
+    return int(tx.execute(query).scalar_one())
+
+
 def by_ids(tx: sa.Connection, ids: Sequence[int]) -> tuple[StoredInstance, ...]:
     """Instances by their row ids, in the order of `ids`."""
     found: dict[int, StoredInstance] = {}

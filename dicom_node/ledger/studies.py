@@ -90,6 +90,12 @@ def look_now(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> None:
     )
 
 
+def look_again(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> bool:
+    """Something that a study waits for is known now; False when it is not being received any more."""
+    receiving = study.update().where(study.c.study_uid == study_uid, study.c.state == StudyState.RECEIVING)
+    return tx.execute(receiving.values(look_at=now)).rowcount == 1
+
+
 def settle(tx: sa.Connection, seen: StudyRow, *, state: StudyState, at: datetime) -> bool:
     """The study is whole, or its deadline has passed; False when it changed since it was `seen`."""
     changed = tx.execute(_as_seen(seen).values(state=state, completed_at=at, look_at=None, waiting_for=None))
