@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dicom_node import coordinator as coordinator_module
 from dicom_node.coordinator import Coordinator
-from dicom_node.ledger import deliveries, instances, jobs
+from dicom_node.ledger import deliveries, instances, jobs, retention
 from dicom_node.reception import Happened, ReceptionBoard, Report
 from dicom_node.states import JobState, Outcome, StudyState
 from inference.findings import StudyUid
@@ -342,8 +342,6 @@ def test_files_go_after_their_retention_when_every_delivery_has_ended(make: Call
 
 def test_an_image_that_comes_while_files_are_evicted_is_kept(rig: PipelineRig) -> None:
     """The list of what may go is made once; whoever comes back afterwards must not lose what was just acknowledged."""
-    from dicom_node.ledger import retention
-
     rig.receive(film(rig, "a"))
     rig.settle()
     rig.work()
@@ -353,8 +351,16 @@ def test_an_image_that_comes_while_files_are_evicted_is_kept(rig: PipelineRig) -
     before = rig.clock() + timedelta(days=1)
     with rig.pipeline.ledger.read() as tx:
         assert retention.evictable(tx, before, limit=9) == (STUDY,)
+    late = threading.Thread(target=rig.receive, args=[film(rig, "b")])
     with rig.pipeline.ledger.begin() as tx:
         assert retention.still_evictable(tx, StudyUid(STUDY), before)
-    rig.receive(film(rig, "b"))
+        late.start()
+        time.sleep(0.3)  # it waits for its turn now
+        going = instances.of_study(tx, StudyUid(STUDY), only_current=False)
+        instances.forget_files(tx, [one.id for one in going])
+    late.join(20)
     with rig.pipeline.ledger.begin() as tx:
         assert not retention.still_evictable(tx, StudyUid(STUDY), before)
+        evicted, kept = instances.of_study(tx, StudyUid(STUDY))
+    assert evicted.path is None and kept.path is not None
+    assert (study_state(rig), rig.account(STUDY).study.revision) == (StudyState.RECEIVING, 2)
