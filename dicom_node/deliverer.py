@@ -123,19 +123,17 @@ class Deliverer:
         self._breaker = probing
         sent = self._send([row for row in due if row.state is DeliveryState.PENDING])
         reached = self._confirm([row for row in due if row.state is DeliveryState.SENT] + sent)
-        self._end_probe(before, reached)
+        if self._breaker is probing:  # nothing was sent: what the questions met is all that is known
+            self._breaker = self._after_questions(before, probing, reached)
         return True
 
-    def _end_probe(self, before: Breaker, reached: bool | None) -> None:
-        """A probe in which nothing was sent is decided by the questions; when none was asked, it did not happen."""
-        if self._breaker.probing_until_s is None:
-            return
+    def _after_questions(self, before: Breaker, probing: Breaker, reached: bool | None) -> Breaker:
+        """Where nothing was sent the questions tell of the destination; without any, a probe did not happen."""
         if reached is None:
-            self._breaker = before
-        elif reached:
-            self._breaker = self._breaker.succeeded()
-        else:
-            self._breaker = self._breaker.failed(time.monotonic(), draw=random.random())
+            return before
+        if not reached:
+            return probing.failed(time.monotonic(), draw=random.random())
+        return probing.succeeded() if probing.probing_until_s is not None else probing
 
     # sending ---------------------------------------------------------------------------------------------------------
 
@@ -356,7 +354,8 @@ class Deliverer:
 
     def _release(self) -> None:
         """After an unforeseen error nothing stays claimed."""
-        self._end_probe(self._breaker, False)
+        if self._breaker.probing_until_s is not None:
+            self._breaker = self._breaker.failed(time.monotonic(), draw=random.random())
         with self.ledger.begin() as tx:
             deliveries.release_attempts(tx, destination=self.destination.name)
 

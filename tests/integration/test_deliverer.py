@@ -529,13 +529,45 @@ def test_a_probe_that_only_asked_does_not_keep_the_circuit_open(rig: Rig) -> Non
         rig.until(deliverer, lambda: rig.state(study=OTHER) is DeliveryState.CONFIRMED)
 
 
+def test_questions_that_nobody_hears_open_the_circuit_too(rig: Rig) -> None:
+    rig.result()
+    with rig.ledger.begin() as tx:
+        deliveries.set_sent(tx, rig.row().id, at=rig.clock(), ask_again_at=rig.clock(), reason="")
+    deliverer = rig.deliverer(pacs(free_port()), first_retry_s=600, longest_retry_s=900)
+    for _ in range(3):
+        assert deliverer.deliver_due()
+        rig.clock.move(AN_HOUR_S)
+    rig.result(OTHER)
+    assert not deliverer.deliver_due(), "due, but the circuit is open"
+    assert rig.row(study=OTHER).attempts == 0
+
+
+def test_a_probe_in_which_nothing_could_be_sent_is_given_back(rig: Rig) -> None:
+    rig.result()
+    peer = Peer(port=free_port())
+    deliverer = rig.deliverer(pacs(peer.port))
+    for _ in range(3):
+        deliverer.deliver_due()
+        rig.clock.move(1)
+    lost = rig.store.path(rig.files()[0].path)
+    aside = lost.rename(lost.with_suffix(".aside"))
+    assert eventually(deliverer.deliver_due), "the circuit lets a probe through, which finds no file"
+    assert rig.state() is DeliveryState.FAILED
+    aside.rename(lost)
+    with rig.ledger.begin() as tx:
+        deliveries.make_due(tx, rig.clock(), study_uid=None, destination="pacs")
+    with peer.running():
+        assert deliverer.deliver_due(), "the next probe is let through at once"
+    assert rig.state() is DeliveryState.CONFIRMED
+
+
 def test_a_question_that_cannot_be_asked_is_put_off_longer_and_longer(rig: Rig) -> None:
     rig.result()
-    deliverer = rig.deliverer(pacs(free_port()), first_retry_s=10, longest_retry_s=900)
     with rig.ledger.begin() as tx:
         deliveries.set_sent(tx, rig.row().id, at=rig.clock(), ask_again_at=rig.clock(), reason="")
     waits_s = []
     for _ in range(8):
+        deliverer = rig.deliverer(pacs(free_port()), first_retry_s=10, longest_retry_s=900)  # its circuit is closed
         assert deliverer.deliver_due()
         asked_again_at = rig.row().next_attempt_at
         assert asked_again_at is not None
