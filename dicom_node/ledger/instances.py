@@ -43,18 +43,12 @@ class StoredInstance:
     facts: InstanceFacts | None
 
 
-def is_duplicate(tx: sa.Connection, study_uid: StudyUid, sop_instance_uid: SopUid, sha256: str) -> bool:
-    """Whether the same bytes under the same UID are stored already."""
-    query = sa.select(instance.c.id).where(
-        instance.c.sop_instance_uid == sop_instance_uid,
-        instance.c.study_uid == study_uid,
-        instance.c.sha256 == sha256,
-    )
-    return tx.execute(query).first() is not None
-
-
 def record(tx: sa.Connection, new: NewInstance) -> Recorded:
-    """Enter one durable instance and wake its study; a duplicate is counted and changes nothing else."""
+    """Enter one durable instance and wake its study: the newest bytes under a UID are the current ones.
+
+    Bytes that are current already are counted and change nothing else. Bytes that a later revision had replaced become
+    current again; the answer is DUPLICATE all the same, for their file is there.
+    """
     same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
     _lock_study(tx, new)
     same_bytes = sa.and_(same, instance.c.sha256 == new.sha256)
@@ -94,10 +88,12 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
 
 
 def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> Recorded:
-    """The same bytes again: nothing new, unless the old file was evicted and this one takes its place.
+    """The same bytes again: nothing new, unless they had been replaced, or their file was evicted.
 
-    Bytes that a later revision has replaced are kept too, but change nothing that is analysed: their study sleeps on.
+    Of an evicted study even replaced bytes only get their file back: what is current keeps its result, and sleeps on.
     """
+    if _restore_current(tx, new, same_bytes):
+        return Recorded(kind=RecordedKind.DUPLICATE)
     evicted = sa.and_(same_bytes, instance.c.path.is_(None))
     put_back = instance.update().where(evicted).values(path=new.relative_path).returning(instance.c.is_current)
     is_current = tx.execute(put_back).scalar_one_or_none()
@@ -109,6 +105,26 @@ def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement
     detail = "" if is_current else "a later revision of it is current"
     events.add(tx, new.study_uid, at=new.received_at, stage=Stage.RECEIVE, what=what, detail=detail)
     return Recorded(kind=RecordedKind.NEW)
+
+
+def _restore_current(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> bool:
+    """Bytes whose file is there and that other bytes had replaced are the newest again; whether they were such."""
+    replaced = sa.and_(same_bytes, instance.c.path.is_not(None), sa.not_(instance.c.is_current))
+    row_id = tx.execute(sa.select(instance.c.id).where(replaced)).scalar_one_or_none()
+    if row_id is None:
+        return False
+    same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
+    tx.execute(instance.update().where(same).values(is_current=instance.c.id == row_id))
+    _wake_study(tx, new)
+    events.add(
+        tx,
+        new.study_uid,
+        at=new.received_at,
+        stage=Stage.RECEIVE,
+        what="earlier bytes of an instance came again; they are current again",
+        detail=f"SOP Instance UID {new.sop_instance_uid}",
+    )
+    return True
 
 
 def _lock_study(tx: sa.Connection, new: NewInstance) -> None:

@@ -70,8 +70,6 @@ def test_the_first_instance_opens_its_study_and_the_same_bytes_again_change_noth
     with ledger.read() as tx:
         (stored,) = instances.of_study(tx, STUDY)
         times = tx.execute(sa.text("SELECT times_received FROM instance")).scalar_one()
-        assert instances.is_duplicate(tx, STUDY, SopUid("1.2.3.1"), stored.sha256)
-        assert not instances.is_duplicate(tx, STUDY, SopUid("1.2.3.1"), "0" * 64)
         (opened,) = events.of_study(tx, STUDY)
     assert (stored.path, stored.received_at, stored.state) == (instance().relative_path, NOON, InstanceState.STORED)
     assert times == 2
@@ -91,6 +89,27 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_and_become_current(ledge
     assert current.sha256 == instance(content="new").sha256
     assert [stored.is_current for stored in both] == [False, True]
     assert any("other bytes" in words for words in what)
+
+
+def test_earlier_bytes_that_come_again_are_current_again_and_wake_their_study(ledger: Ledger, clock: TestClock) -> None:
+    record(ledger, instance(content="good"))
+    record(ledger, instance(content="cut"))
+    settle(ledger)
+    again = instance(content="good", relative_path="instances/00/again", received_at=clock.move(60))
+    assert record(ledger, again).kind is RecordedKind.DUPLICATE, "its file is there: the new one is not kept"
+    with ledger.read() as tx:
+        (current,) = instances.of_study(tx, STUDY)
+        both = instances.of_study(tx, STUDY, only_current=False)
+        what = [event.what for event in events.of_study(tx, STUDY)]
+    assert (current.sha256, current.path) == (instance(content="good").sha256, instance(content="good").relative_path)
+    assert [stored.is_current for stored in both] == [True, False]
+    assert "earlier bytes of an instance came again; they are current again" in what
+    study = study_of(ledger)
+    assert (study.state, study.revision, study.look_at) == (StudyState.RECEIVING, 2, clock.now)
+    record(ledger, again)
+    assert study_of(ledger).revision == 2
+    with ledger.read() as tx:
+        assert len(events.of_study(tx, STUDY)) == len(what) and len(instances.of_study(tx, STUDY)) == 1
 
 
 def test_one_uid_in_two_studies_is_two_instances(ledger: Ledger) -> None:
