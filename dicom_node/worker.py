@@ -110,6 +110,8 @@ class Worker:
                 ),
                 networks=self._networks,
             )
+            for reference, fault in self._engines[device].faults.items():
+                log.error("a model cannot be loaded", alarm=True, model=reference, fault=fault)
         return self._engines[device]
 
     # claiming --------------------------------------------------------------------------------------------------------
@@ -153,12 +155,12 @@ class Worker:
 
     def _begin(self, job: Job) -> None:
         """Where a job goes on: at the engine, or at encoding when its findings or its refusal are known already."""
-        if job.findings is not None or job.refusal is not None:
-            self._encode_later(job)
-            return
-        if job.reference not in self.pipeline.cards:
+        if job.refusal is None and job.reference not in self.pipeline.cards:
             refusal = Refusal(reason=Reason.NO_ROUTE, detail=f"model {job.reference} is no longer installed")
             self._analysed(job, Analysis(refusal=refusal))
+            return
+        if job.findings is not None or job.refusal is not None:
+            self._encode_later(job)
             return
         engine = self._engine("cpu" if job.device == "cpu" else self.settings.device)
         future = engine.submit(
@@ -173,7 +175,7 @@ class Worker:
         """1 for a job that must run alone, and on a CPU unless the settings say otherwise; None: the engine's."""
         if job.runs_alone:
             return 1
-        on_cpu = engine.devices[job.reference] == "cpu"
+        on_cpu = engine.devices.get(job.reference) == "cpu"
         return 1 if job.max_batch is None and self.settings.max_batch is None and on_cpu else job.max_batch
 
     def _mark(self, job: Job, stage: str) -> None:

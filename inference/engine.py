@@ -29,7 +29,7 @@ from inference.runtimes import open_network
 from inference.runtimes.base import Device, Network, NetworkFailed
 from inference.study_run import Analysis, Loaded, StudyInput, StudyRun, load_for
 from models.card import ModelCard, Runtime
-from models.registry import InstalledModel
+from models.registry import InstalledModel, WeightsError
 
 __all__ = ["Analysis", "Engine", "EngineClosed", "EngineSettings", "StudyInput"]
 
@@ -75,10 +75,10 @@ class Engine:
     networks : callable
         Opens a model's network: another runtime (a remote one) is passed in here.
 
-    Raises
-    ------
-    models.registry.WeightsError, inference.runtimes.base.NetworkFailed
-        When a model cannot be loaded.
+    Attributes
+    ----------
+    faults : mapping of str to str
+        Models that cannot be loaded, by reference, and why; their studies are refused, the others' are not.
     """
 
     def __init__(
@@ -93,7 +93,13 @@ class Engine:
         self._clock = clock
         opened = networks or _open
         self._cards: dict[str, ModelCard] = {model.card.reference: model.card for model in models}
-        self._networks = {model.card.reference: opened(model, self.settings) for model in models}
+        self._networks: dict[str, Network] = {}
+        self.faults: dict[str, str] = {}
+        for model in models:
+            try:
+                self._networks[model.card.reference] = opened(model, self.settings)
+            except (WeightsError, NetworkFailed) as error:  # one bad model must not stop the others
+                self.faults[model.card.reference] = str(error)
         limits = BatchLimits(max_batch=self.settings.max_batch, max_delay_s=self.settings.max_delay_s)
         schedule = Schedule[_Task](dict.fromkeys(self._cards, limits), ageing_s=self.settings.ageing_s)
         self._lock = threading.Condition()
@@ -150,6 +156,12 @@ class Engine:
             After `close`.
         """
         run = StudyRun(self._cards[reference], study, max_batch=max_batch, on_stage=on_stage, started_s=self._clock())
+        if reference in self.faults:
+            refusal = Refusal(
+                reason=Reason.MODEL_FAILED, detail=f"{reference} cannot be loaded: {self.faults[reference]}"
+            )
+            run.future.set_result(Analysis(refusal=refusal))
+            return run.future
         with self._lock:
             if self._closed:
                 raise EngineClosed

@@ -135,10 +135,13 @@ def _time(at: datetime) -> str:
 @json_option
 @click.pass_context
 def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool, json_to: str | None) -> None:
-    """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all."""
+    """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all.
+
+    A STUDY of which nothing failed is assembled and routed anew: after a rule was changed or a model installed.
+    """
     if not (study or destination or every):
         fail("say what to retry: a study, --destination NAME, or --all")
-    from dicom_node.ledger import deliveries, events, jobs
+    from dicom_node.ledger import deliveries, events, instances, jobs
     from dicom_node.ledger import studies as study_rows
     from dicom_node.states import Stage
 
@@ -150,16 +153,22 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
     now = ledger.clock()
     with ledger.begin() as tx:
         due = deliveries.make_due(tx, now, study_uid=study_uid, destination=destination)
-        again = 0
+        again, reopened = 0, False
         if study_uid:
             again = sum(jobs.queue_again(tx, job.id, now) for job in jobs.newest_of_study(tx, study_uid))
             study_rows.look_now(tx, study_uid, now)
+            if not again and not due:
+                reopened = study_rows.reopen(tx, study_uid, now)
+                instances.index_again(tx, study_uid)
             what = f"a person asks for another try: {again} job(s), {due} delivery(ies)"
+            what += ", assembled and routed anew" if reopened else ""
             events.add(tx, study_uid, at=now, stage=Stage.DELIVER, what=what)
     if json_to is not None:
-        write_json({"study_uid": study_uid, "jobs": again, "deliveries": due}, json_to)
+        write_json({"study_uid": study_uid, "jobs": again, "deliveries": due, "routed_anew": reopened}, json_to)
         return
     click.echo(f"{again} job(s) and {due} delivery(ies) are tried again now")
+    if reopened:
+        click.echo("the study is assembled and routed anew by the rules and models of now")
 
 
 @click.command()
@@ -187,7 +196,7 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str
         click.confirm(f"Withdraw all results of study {study_uid} from every archive?", abort=True)
     pipeline = build_pipeline(settings, ledger.clock, installed(settings))
     try:
-        withdrawn = withdraw(pipeline, study_uid, reason)
+        withdrawn = withdraw(pipeline.encoder, study_uid, reason)
     except NoImageLeft as error:
         fail(str(error))
     with ledger.read() as tx:

@@ -179,6 +179,23 @@ def set_failed(tx: sa.Connection, delivery_id: int, *, at: datetime, reason: str
     )
 
 
+def cancel_unsent(tx: sa.Connection, result_set_id: int, *, at: datetime, reason: str) -> tuple[str, ...]:
+    """Stop the deliveries of a result set that were never attempted; returns their destinations."""
+    never = sa.and_(
+        delivery.c.result_set_id == result_set_id,
+        delivery.c.state == DeliveryState.PENDING,
+        delivery.c.attempts == 0,
+        delivery.c.attempt_started_at.is_(None),
+    )
+    names = tuple(tx.execute(sa.select(delivery.c.destination).where(never)).scalars())
+    tx.execute(
+        delivery.update()
+        .where(never)
+        .values(state=DeliveryState.FAILED, next_attempt_at=None, finished_at=at, reason=reason)
+    )
+    return names
+
+
 def put_off(tx: sa.Connection, ids: Sequence[int], *, until: datetime) -> None:
     """Give claimed deliveries back untried: the destination's circuit is open."""
     tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=None, next_attempt_at=until))

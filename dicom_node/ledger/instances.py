@@ -196,6 +196,12 @@ def to_index(tx: sa.Connection, *, limit: int) -> tuple[StoredInstance, ...]:
     return tuple(map(_stored, tx.execute(query)))
 
 
+def index_again(tx: sa.Connection, study_uid: StudyUid) -> int:
+    """Have the headers of a study's stored instances read anew: rules and decoders may have changed since."""
+    mine = sa.and_(instance.c.study_uid == study_uid, instance.c.is_current, instance.c.path.is_not(None))
+    return tx.execute(instance.update().where(mine).values(state=InstanceState.STORED)).rowcount
+
+
 def set_indexed(tx: sa.Connection, instance_id: int, facts: InstanceFacts) -> None:
     """The header was read and the instance can be analysed."""
     tx.execute(
@@ -253,6 +259,17 @@ def count_by_state(tx: sa.Connection) -> dict[InstanceState, int]:
     """How many instances are in each state."""
     rows = tx.execute(sa.select(instance.c.state, sa.func.count()).group_by(instance.c.state))
     return {InstanceState(state): count for state, count in rows}
+
+
+def is_evicted(tx: sa.Connection, new: NewInstance) -> bool:
+    """Whether these very bytes were stored, and evicted since."""
+    query = sa.select(instance.c.id).where(
+        instance.c.sop_instance_uid == new.sop_instance_uid,
+        instance.c.study_uid == new.study_uid,
+        instance.c.sha256 == new.sha256,
+        instance.c.path.is_(None),
+    )
+    return tx.execute(query).first() is not None
 
 
 def forget_files(tx: sa.Connection, ids: Iterable[int]) -> None:

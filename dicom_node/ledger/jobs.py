@@ -379,7 +379,7 @@ def _newest(tx: sa.Connection, study_uid: StudyUid, model_name: str, states: Seq
     return _row(row) if row else None
 
 
-def is_outdated(tx: sa.Connection, old: Job) -> bool:
+def is_overtaken(tx: sa.Connection, old: Job) -> bool:
     """Whether a later revision of the study has a job of the same model: `old` must not replace its result."""
     query = sa.select(job.c.id).where(
         job.c.study_uid == old.study_uid, job.c.model_name == old.model_name, job.c.revision > old.revision

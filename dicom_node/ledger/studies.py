@@ -96,6 +96,23 @@ def look_again(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> bool:
     return tx.execute(receiving.values(look_at=now)).rowcount == 1
 
 
+def reopen(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> bool:
+    """A person wants a settled study assembled and routed anew, by today's rules and models, in a new revision."""
+    changed = tx.execute(
+        study.update()
+        .where(study.c.study_uid == study_uid, study.c.state != StudyState.RECEIVING)
+        .values(
+            state=StudyState.RECEIVING,
+            revision=study.c.revision + 1,
+            revision_started_at=now,
+            completed_at=None,
+            look_at=now,
+            waved_through=study.c.revision + 1,
+        )
+    )
+    return changed.rowcount == 1
+
+
 def settle(tx: sa.Connection, seen: StudyRow, *, state: StudyState, at: datetime) -> bool:
     """The study is whole, or its deadline has passed; False when it changed since it was `seen`."""
     changed = tx.execute(_as_seen(seen).values(state=state, completed_at=at, look_at=None, waiting_for=None))

@@ -12,10 +12,12 @@ import pydicom
 import pytest
 import sqlalchemy as sa
 
+from dicom_node import assembly
 from dicom_node.dimse.recovery import reindexer
-from dicom_node.ledger import deliveries, jobs, studies
+from dicom_node.facts import InstanceFacts
+from dicom_node.ledger import deliveries, instances, jobs, studies
 from dicom_node.retention import Retention
-from dicom_node.states import InstanceState, JobState, Outcome, StudyState
+from dicom_node.states import DeliveryState, InstanceState, JobState, Outcome, StudyState
 from dicom_node.withdrawal import retract
 from inference.findings import StudyUid
 from inference.refusals import Reason, Refusal
@@ -56,6 +58,13 @@ def analysed(rig: PipelineRig, **changes: object) -> str:
     assert len(rig.work()) == 1
     assert rig.account(STUDY).study.outcome is Outcome.ANALYSED
     return STUDY
+
+
+def sent_everywhere(rig: PipelineRig) -> None:
+    """Every delivery of the study was confirmed by its destination."""
+    with rig.pipeline.ledger.begin() as tx:
+        for row in deliveries.of_study(tx, StudyUid(STUDY)):
+            deliveries.set_confirmed(tx, row.id, at=rig.clock(), how="a query")
 
 
 def study_input_of(rig: PipelineRig) -> int:
@@ -390,8 +399,9 @@ def test_a_stored_file_without_a_row_is_entered_at_start(rig: PipelineRig) -> No
 
 def test_withdrawn_results_are_named_in_a_note_that_goes_where_they_went(rig: PipelineRig) -> None:
     analysed(rig)
+    sent_everywhere(rig)
     withdrawn = {one.sop_instance_uid for one in rig.account(STUDY).results[0].objects}
-    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 1
+    assert retract(rig.pipeline.encoder, StudyUid(STUDY), "quality") == 1
     account = rig.account(STUDY)
     assert [row.is_current for row in account.results] == [False, False]
     assert account.study.retracted_at == rig.clock()
@@ -407,14 +417,125 @@ def test_withdrawn_results_are_named_in_a_note_that_goes_where_they_went(rig: Pi
     with rig.pipeline.ledger.read() as tx:
         notes = deliveries.of_result_set(tx, account.results[1].id)
     assert [row.destination for row in notes] == ["pacs", "web"]
-    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 0
+    assert retract(rig.pipeline.encoder, StudyUid(STUDY), "quality") == 0
+
+
+def test_a_withdrawn_result_that_has_not_left_yet_does_not_leave(rig: PipelineRig) -> None:
+    analysed(rig)
+    assert retract(rig.pipeline.encoder, StudyUid(STUDY), "quality") == 1
+    account = rig.account(STUDY)
+    assert {(row.state, row.reason) for row in account.deliveries} == {
+        (DeliveryState.FAILED, "withdrawn before it was sent")
+    }
+    assert "not sent any more to pacs, web" in "\n".join(rig.told(STUDY))
+
+
+def test_a_job_under_way_while_its_study_is_withdrawn_writes_nothing(rig: PipelineRig) -> None:
+    analysed(rig)
+    rig.receive(film(rig, "late", SOPInstanceUID="1.2.9.2"))
+    rig.settle()
+    (job,) = rig.claim()
+    rig.clock.move(1)
+    retract(rig.pipeline.encoder, StudyUid(STUDY), "patient_safety")
+    assert rig.say(job).state is JobState.OUTDATED
+    assert not any(row.is_current for row in rig.account(STUDY).results)
+
+
+def test_a_withdrawn_result_is_not_written_again_for_the_same_images(rig: PipelineRig) -> None:
+    analysed(rig)
+    rig.clock.move(1)
+    retract(rig.pipeline.encoder, StudyUid(STUDY), "quality")
+    with rig.pipeline.ledger.begin() as tx:
+        assert studies.reopen(tx, StudyUid(STUDY), rig.clock())
+    rig.clock.move(60)
+    rig.settle()
+    assert rig.claim() == ()
+    assert "was withdrawn and is not written again" in "\n".join(rig.told(STUDY))
+
+
+def test_a_second_patient_who_appears_while_the_model_runs_stops_the_result(rig: PipelineRig) -> None:
+    rig.receive(film(rig, "a", PatientID="A"))
+    rig.settle()
+    (job,) = rig.claim()
+    rig.receive(film(rig, "b", PatientID="B", SOPInstanceUID="1.2.9.1"))
+    rig.settle()
+    assert rig.say(job).state is JobState.OUTDATED
+    account = rig.account(STUDY)
+    assert (account.study.outcome, account.study.outcome_reason) == (Outcome.NOT_ANALYSED, Reason.TWO_PATIENTS)
+    assert account.results == () and account.deliveries == ()
+
+
+def test_the_outcome_follows_when_the_second_patient_is_corrected(rig: PipelineRig) -> None:
+    analysed(rig, PatientID="A")
+    rig.receive(film(rig, "b", PatientID="B", SOPInstanceUID="1.2.9.1", ViewPosition="LL"))
+    rig.settle()
+    assert rig.account(STUDY).study.outcome_reason == Reason.TWO_PATIENTS
+    rig.receive(film(rig, "b2", PatientID="A", SOPInstanceUID="1.2.9.1", ViewPosition="LL"))
+    rig.settle()
+    rig.work()
+    assert rig.account(STUDY).study.outcome is Outcome.ANALYSED
+
+
+def test_a_study_without_route_is_analysed_after_the_rule_was_mended_and_a_person_retries(
+    make: Callable[..., PipelineRig],
+) -> None:
+    rig = make(routes=[{**CHEST, "match": {"modality": ["MG"]}}])
+    rig.receive(film(rig))
+    rig.settle()
+    assert rig.account(STUDY).study.outcome is Outcome.NO_ROUTE
+    rig.close()
+    rig = make()
+    rig.clock.move(100)
+    with rig.pipeline.ledger.begin() as tx:
+        assert studies.reopen(tx, StudyUid(STUDY), rig.clock())
+        assert instances.index_again(tx, StudyUid(STUDY)) == 1
+    rig.clock.move(60)
+    rig.settle()
+    assert len(rig.work()) == 1
+    assert rig.account(STUDY).study.outcome is Outcome.ANALYSED
+
+
+def test_a_destination_that_was_removed_costs_the_others_nothing(make: Callable[..., PipelineRig]) -> None:
+    rig = make()
+    rig.receive(film(rig))
+    rig.settle()
+    left = rig.settings.destination[:1]
+    rig.close()
+    rig = make(destination=left, routes=[{**CHEST, "destinations": [left[0].name]}])
+    rig.clock.move(100)
+    assert len(rig.work()) == 1
+    account = rig.account(STUDY)
+    assert account.study.outcome is Outcome.ANALYSED
+    assert [row.destination for row in account.deliveries] == [left[0].name]
+    assert "no longer a destination" in "\n".join(rig.told(STUDY))
+
+
+def test_one_study_that_cannot_be_decided_does_not_hold_the_others(
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.receive(film(rig, "a"))
+    rig.receive(film(rig, "other", StudyInstanceUID="1.2.3.77", SOPInstanceUID="1.2.3.77.1"))
+    real = assembly.decide
+
+    def stumbles(arrivals: assembly.Arrivals, *arguments: Any, **named: Any) -> assembly.Decision:
+        if arrivals.instances[0].facts.patient_key == stumbles_over:
+            raise ArithmeticError("what nobody foresaw")
+        return real(arrivals, *arguments, **named)
+
+    rig.pipeline.index()
+    stumbles_over = (rig.account(STUDY).instances[0].facts or InstanceFacts()).patient_key
+    monkeypatch.setattr(assembly, "decide", stumbles)
+    assert rig.settle() == 1
+    assert rig.account("1.2.3.77").study.state is StudyState.COMPLETE
+    assert "unforeseen fault" in (rig.account(STUDY).study.waiting_for or "")
+    monkeypatch.setattr(assembly, "decide", real)
+    rig.clock.move(120)
+    assert rig.settle() == 1
 
 
 def test_results_can_be_withdrawn_after_the_images_were_evicted(rig: PipelineRig) -> None:
     analysed(rig)
-    with rig.pipeline.ledger.begin() as tx:
-        for row in deliveries.of_study(tx, StudyUid(STUDY)):
-            deliveries.set_confirmed(tx, row.id, at=rig.clock(), how="a query")
+    sent_everywhere(rig)
     evict = Retention(rig.pipeline.ledger, rig.pipeline.store, rig.settings.storage)
     assert evict.evict_due() == 0
     rig.clock.move(8 * 86400)
@@ -422,7 +543,7 @@ def test_results_can_be_withdrawn_after_the_images_were_evicted(rig: PipelineRig
     assert not list((rig.settings.data_dir / "instances").rglob("*.dcm"))
     with rig.pipeline.ledger.read() as tx:
         assert deliveries.of_study(tx, StudyUid(STUDY)) != (), "rows stay"
-    assert retract(rig.pipeline, StudyUid(STUDY), "quality") == 1
+    assert retract(rig.pipeline.encoder, StudyUid(STUDY), "quality") == 1
     assert rig.result(STUDY, "retraction").StudyInstanceUID == STUDY
 
 
