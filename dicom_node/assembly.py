@@ -7,6 +7,7 @@ what the study's archive counts is asked by the coordinator; both come in as arg
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from statistics import median_low
 from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_node.facts import InstanceFacts
+from dicom_node.requested_side import RequestedSide
 from inference.findings import SeriesUid
 
 STANDARD_MAMMOGRAPHY_VIEWS = ("R-CC", "L-CC", "R-MLO", "L-MLO")
@@ -149,7 +151,7 @@ def decide(
     early = too_early(arrivals.last_received_at, rules, now, holders)
     if early:
         return early
-    kinds = _rules_of(arrivals.instances, rules)
+    kinds = _rules_of(arrivals, rules)
     quiet_s = max(rule.quiet_s for rule in kinds)
     quiet_until = arrivals.last_received_at + timedelta(seconds=quiet_s)
     if now < quiet_until:
@@ -185,14 +187,15 @@ def _compare_with_archive(
     return Lacking(missing=f"{count - arrivals.count} of the {count} instances that the archive counts")
 
 
-def _rules_of(instances: Sequence[ArrivedInstance], rules: AssemblyRules) -> list[_Rule]:
+def _rules_of(arrivals: Arrivals, rules: AssemblyRules) -> list[_Rule]:
+    instances = arrivals.instances
     modalities = {arrived.facts.modality for arrived in instances}
     found: list[_Rule] = []
     if modalities & PROJECTION_MODALITIES:
         found.append(_Rule(name="projection", quiet_s=rules.projection_quiet_s, deadline_s=0))
     if "MG" in modalities:
         views = [arrived.facts for arrived in instances if arrived.facts.modality == "MG"]
-        missing = missing_mammography_views(views)
+        missing = missing_mammography_views(views, arrivals.count)
         found.append(
             _Rule(
                 name="mammography",
@@ -211,18 +214,47 @@ def _names(kinds: Sequence[_Rule]) -> str:
     return " and ".join(rule.name for rule in kinds)
 
 
-def missing_mammography_views(images: Sequence[InstanceFacts]) -> str | None:
+def missing_mammography_views(images: Sequence[InstanceFacts], study_count: int) -> str | None:
     """Which of the expected views are missing, or None.
 
-    The study's own count (Number of Study Related Instances) decides where it is given; else the four standard views
-    are expected. Views that cannot be told (no laterality or view in the header) leave the standard views missing.
+    The first of these that the study gives decides: its own count (Number of Study Related Instances, which counts
+    objects of every modality); the size of its acquisitions (Images in Acquisition); the standard views, of one side
+    only where the request names one side and nothing of the other has come.
+
+    Parameters
+    ----------
+    images : sequence of InstanceFacts
+        The study's mammograms.
+    study_count : int
+        All instances of the study.
     """
     expected = max((facts.images_expected or 0 for facts in images), default=0)
     if expected:
-        return None if len(images) >= expected else f"{expected - len(images)} of {expected} images"
-    shown = {f"{facts.laterality}-{facts.view}" for facts in images}
-    missing = [view for view in STANDARD_MAMMOGRAPHY_VIEWS if view not in shown]
+        return None if study_count >= expected else f"{expected - study_count} of {expected} instances"
+    if images and all((facts.images_in_acquisition or 0) > 1 for facts in images):
+        return _missing_of_acquisitions(images)
+    # A view with a modifier (spot, magnified, rolled, implant displaced) is taken beside the ordinary one and does not
+    # show the whole breast; models refuse it too (`inference.intended_use`).
+    shown = {f"{facts.laterality}-{facts.view}" for facts in images if not facts.view_modifiers}
+    missing = [view for view in _expected_views(images) if view not in shown]
     return ", ".join(missing) if missing else None
+
+
+def _missing_of_acquisitions(images: Sequence[InstanceFacts]) -> str | None:
+    """How many images the acquisitions lack; 1 image in each says nothing of the study and is not asked here."""
+    here = Counter(facts.acquisition_number for facts in images)
+    sizes = {facts.acquisition_number: facts.images_in_acquisition or 0 for facts in images}
+    lacking = sum(max(0, size - here[number]) for number, size in sizes.items())
+    return f"{lacking} of {sum(sizes.values())} images of the acquisition" if lacking else None
+
+
+def _expected_views(images: Sequence[InstanceFacts]) -> tuple[str, ...]:
+    """The four standard views, or those of the one side that the request names and that alone has come."""
+    asked = {facts.requested_side for facts in images} - {RequestedSide.UNSAID}
+    for side in (RequestedSide.LEFT, RequestedSide.RIGHT):
+        if asked and asked <= {side, RequestedSide.ONE} and {facts.laterality for facts in images} == {side.value}:
+            return tuple(view for view in STANDARD_MAMMOGRAPHY_VIEWS if view.startswith(f"{side}-"))
+    return STANDARD_MAMMOGRAPHY_VIEWS
 
 
 def missing_slices(instances: Sequence[ArrivedInstance]) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dicom_node.requested_side import RequestedSide
 from models.card import PresentationIntent
 
 
@@ -20,6 +21,8 @@ class InstanceFacts:
     ----------
     view : str
         View Position or the meaning of the View Code as an acronym: PA, AP, LL, CC, MLO.
+    view_modifiers : tuple of str
+        What makes it another view than the name says: SPOT, MAG, ID (implant displaced), ...
     laterality : str
         Image Laterality or Laterality: L, R, B.
     position_mm, normal : float, vector or None
@@ -27,9 +30,14 @@ class InstanceFacts:
     is_secondary : bool
         Secondary Capture, or Image Type DERIVED\\SECONDARY: a screenshot, or a digitised film.
     patient_key : str
-        Keyed digest of Patient ID and issuer; tells patients apart without naming them.
+        Begin of the SHA-256 of study UID, issuer and Patient ID; tells two patients within a study apart. It has no
+        secret key: whoever knows a Patient ID can compute it, so it stays in the ledger.
     images_expected : int or None
-        What the study itself says of its size: Number of Study Related Instances (0020,1208).
+        What the study itself says of its size, of all modalities: Number of Study Related Instances (0020,1208).
+    acquisition_number, images_in_acquisition : int or None
+        Acquisition Number (0020,0012) and how many images that acquisition gave: Images in Acquisition (0020,1002).
+    requested_side : str
+        The side that the request names alone: L, R, U (one side, not said which), or empty.
     """
 
     modality: str = ""
@@ -55,6 +63,9 @@ class InstanceFacts:
     position_mm: float | None = None
     normal: tuple[float, float, float] | None = None
     images_expected: int | None = None
+    acquisition_number: int | None = None
+    images_in_acquisition: int | None = None
+    requested_side: RequestedSide = RequestedSide.UNSAID
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON column."""
@@ -69,4 +80,5 @@ class InstanceFacts:
                 known[key] = tuple(known[key])
         if "presentation" in known:
             known["presentation"] = PresentationIntent(known["presentation"])
+        known["requested_side"] = RequestedSide(known.get("requested_side", ""))
         return InstanceFacts(**known)

@@ -16,17 +16,19 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from dicom_node.facts import InstanceFacts
+from dicom_node.requested_side import requested_side
 from inference.findings import SopUid, StudyUid
 from inference.images import LoadLimits
 from inference.loading import attributes as read
-from inference.loading.header import image_header, view
+from inference.loading.header import image_header, view, view_modifiers
 from inference.loading.reading import read_data_set, refusing
 from inference.refusals import Reason, Refusal, Refused
 from models.card import PresentationIntent
 
 _KEYWORDS = (
     "PatientID IssuerOfPatientID PatientSex StationName Manufacturer RequestedProcedurePriority StudyPriorityID "
-    "NumberOfStudyRelatedInstances ImagesInAcquisition"
+    "NumberOfStudyRelatedInstances ImagesInAcquisition RequestedProcedureDescription ProcedureCodeSequence "
+    "RequestAttributesSequence PerformedProcedureStepDescription"
 )
 _MORE_TAGS = tuple(tag for word in _KEYWORDS.split() if (tag := tag_for_keyword(word)) is not None)
 _LIMITS = LoadLimits()
@@ -116,6 +118,7 @@ def _facts(data_set: Dataset) -> InstanceFacts:
         sop_class_uid=sop_class,
         body_part=read.code_text(data_set, "BodyPartExamined"),
         view=view(data_set),
+        view_modifiers=view_modifiers(data_set),
         laterality=read.code_text(data_set, "ImageLaterality") or read.code_text(data_set, "Laterality"),
         presentation=_presentation(data_set),
         study_description=read.text(data_set, "StudyDescription"),
@@ -139,7 +142,25 @@ def _facts(data_set: Dataset) -> InstanceFacts:
         position_mm=position_mm,
         normal=normal,
         images_expected=read.integer(data_set, "NumberOfStudyRelatedInstances"),
+        acquisition_number=read.integer(data_set, "AcquisitionNumber"),
+        images_in_acquisition=read.integer(data_set, "ImagesInAcquisition"),
+        requested_side=requested_side(_request(data_set)),
     )
+
+
+def _request(data_set: Dataset) -> list[str]:
+    """The words of the request as far as an image repeats them; they are looked at and not kept."""
+    texts = [
+        read.text(data_set, keyword)
+        for keyword in ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription")
+    ]
+    texts += [read.text(code, "CodeMeaning") for code in read.items(data_set, "ProcedureCodeSequence")]
+    for asked in read.items(data_set, "RequestAttributesSequence"):
+        texts += [
+            read.text(asked, "RequestedProcedureDescription"),
+            read.text(asked, "ScheduledProcedureStepDescription"),
+        ]
+    return texts
 
 
 def _presentation(data_set: Dataset) -> PresentationIntent:

@@ -83,7 +83,7 @@ def image_header(data_set: Dataset, transfer_syntax_uid: str, *, limits: LoadLim
         modality=modality,
         body_part=read.code_text(data_set, "BodyPartExamined"),
         view=view(data_set),
-        view_modifiers=_view_modifiers(data_set),
+        view_modifiers=view_modifiers(data_set),
         laterality=_laterality(data_set),
         presentation=_presentation(data_set),
         patient_age_years=patient_age_years(data_set),
@@ -142,7 +142,8 @@ def view(data_set: Dataset) -> str:
     return ""
 
 
-def _view_modifiers(data_set: Dataset) -> tuple[str, ...]:
+def view_modifiers(data_set: Dataset) -> tuple[str, ...]:
+    """Short names of View Modifier Code Sequence (0054,0222), PS3.16 CID 4015; the code itself where it has none."""
     codes = [
         read.text(modifier, "CodeValue")
         for item in read.items(data_set, "ViewCodeSequence")[:1]

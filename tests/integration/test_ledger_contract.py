@@ -17,7 +17,7 @@ from dicom_node.ledger import Ledger, events, instances, jobs, retention, studie
 from dicom_node.ledger.schema import UtcTime
 from dicom_node.states import InstanceState, JobState, Outcome, Stage, StudyState
 from dicom_node.study import RecordedKind
-from inference.findings import SopUid, StudyUid
+from inference.findings import StudyUid
 from inference.refusals import Reason, Refusal
 from models.card import PresentationIntent
 from tests.ledgers import (

@@ -24,6 +24,7 @@ from dicom_node.assembly import (
     too_early,
 )
 from dicom_node.facts import InstanceFacts
+from dicom_node.requested_side import RequestedSide, requested_side
 from inference.findings import SeriesUid
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -42,6 +43,10 @@ def films(count: int = 1, modality: str = "DX") -> list[ArrivedInstance]:
 
 def mammograms(views: Sequence[tuple[str, str]] = VIEWS, **facts: object) -> list[ArrivedInstance]:
     return [arrived(modality="MG", laterality=side, view=view, **facts) for side, view in views]
+
+
+def missing_views(instances: Sequence[ArrivedInstance]) -> str | None:
+    return missing_mammography_views([one.facts for one in instances], len(instances))
 
 
 def stack(
@@ -160,15 +165,78 @@ def test_a_missing_view_is_named_and_waited_for_until_the_deadline() -> None:
 def test_the_studys_own_count_overrules_the_standard_views() -> None:
     one_side = mammograms([("R", "CC"), ("R", "MLO")], images_expected=2)
     assert isinstance(after(one_side, 2.0), Whole), "a unilateral study that says so is whole"
-    assert missing_mammography_views([one.facts for one in one_side]) is None
-    five = mammograms(images_expected=6)
-    assert missing_mammography_views([one.facts for one in five]) == "2 of 6 images"
-    assert missing_mammography_views([one.facts for one in mammograms(images_expected=0)]) is None
+    four = mammograms(images_expected=6)
+    assert missing_views(four) == "2 of 6 instances"
+    assert missing_views(mammograms(images_expected=0)) is None
+
+
+def test_the_studys_own_count_counts_every_modality() -> None:
+    four_of_five = mammograms(images_expected=5)
+    assert isinstance(after(four_of_five, 10), Wait)
+    assert isinstance(after(four_of_five, 10, count=5), Whole), "the fifth is a report, or a film"
+    assert isinstance(after([*four_of_five, *films()], 10), Whole)
+
+
+@pytest.mark.parametrize("modifier", ["SPOT", "MAG", "ID", "RL", "399999999"])
+def test_a_view_with_a_modifier_does_not_stand_for_the_whole_breast(modifier: str) -> None:
+    extra = mammograms([("L", "MLO")], view_modifiers=(modifier,))
+    assert missing_views([*mammograms(VIEWS[:3]), *extra]) == "L-MLO"
+    assert missing_views([*mammograms(), *extra]) is None
+
+
+RIGHT = [("R", "CC"), ("R", "MLO")]
+
+
+@pytest.mark.parametrize("side", ["R", "U"])
+def test_a_study_whose_request_names_one_side_is_whole_with_the_views_of_that_side(side: str) -> None:
+    assert isinstance(after(mammograms(RIGHT, requested_side=RequestedSide(side)), 2.0), Whole)
+    assert missing_views(mammograms(RIGHT[:1], requested_side=RequestedSide(side))) == "R-MLO"
+
+
+def test_the_named_side_counts_only_while_nothing_of_the_other_has_come() -> None:
+    right = {"requested_side": RequestedSide.RIGHT}
+    assert missing_views(mammograms([*RIGHT, ("L", "CC")], **right)) == "L-MLO"
+    assert missing_views(mammograms(RIGHT, requested_side=RequestedSide.LEFT)) == "L-CC, L-MLO"
+    disagreeing = [*mammograms(RIGHT, **right), *mammograms(RIGHT, requested_side=RequestedSide.LEFT)]
+    assert missing_views(disagreeing) == "L-CC, L-MLO"
+    unnamed = mammograms([("", "CC"), ("", "MLO")], requested_side=RequestedSide.ONE)
+    assert missing_views(unnamed) == "R-CC, L-CC, R-MLO, L-MLO"
+
+
+def test_the_size_of_the_acquisition_decides_where_every_image_gives_it() -> None:
+    assert missing_views(mammograms(RIGHT, images_in_acquisition=2)) is None
+    assert missing_views(mammograms(VIEWS[:3], images_in_acquisition=4)) == "1 of 4 images of the acquisition"
+    first = mammograms(RIGHT, images_in_acquisition=2, acquisition_number=1)
+    second = mammograms([("L", "CC")], images_in_acquisition=2, acquisition_number=2)
+    assert missing_views([*first, *second]) == "1 of 4 images of the acquisition"
+    assert missing_views(mammograms(RIGHT, images_in_acquisition=1)) == "L-CC, L-MLO", "each its own acquisition"
+    assert missing_views([*first, *mammograms([("L", "CC")])]) == "L-MLO"
 
 
 def test_a_unilateral_study_that_says_nothing_is_settled_as_incomplete() -> None:
     decision = after(mammograms([("R", "CC"), ("R", "MLO")]), 300, waited_s=300)
     assert decision == Lacking(missing="L-CC, L-MLO")
+
+
+@pytest.mark.parametrize(
+    ("texts", "side"),
+    [
+        (["MAMMOGRAPHY LEFT BREAST"], "L"), (["Mammo RT diagnostic"], "R"), (["Маммография правой железы"], "R"),
+        (["Левосторонняя маммография"], "L"), (["Unilateral mammography"], "U"), (["односторонняя"], "U"),
+        (["Diagnostic", "unilateral", "left"], "L"), (["right breast, after left mastectomy"], ""),
+        (["Screening, right"], ""), (["Bilateral mammography"], ""), (["Обзорная маммография обеих желёз"], ""),
+        (["Маммография по правилам"], ""), (["bright, cleft, alright"], ""), (["R"], ""), ([], ""), ([""], ""),
+    ],
+)  # fmt: skip
+def test_the_side_of_a_request_is_read_from_its_words(texts: list[str], side: str) -> None:
+    assert requested_side(texts) == side
+
+
+@given(texts=st.lists(st.text(max_size=30), max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_whatever_a_request_says_its_side_is_one_of_four(texts: list[str]) -> None:
+    assert requested_side(texts) in RequestedSide
+    assert requested_side([*texts, "left right"]) is RequestedSide.UNSAID
 
 
 def test_views_that_cannot_be_told_count_as_missing() -> None:

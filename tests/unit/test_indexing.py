@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,39 @@ def test_a_film_gives_the_facts_that_routing_asks_for(tmp_path: Path) -> None:
     assert found.presentation is PresentationIntent.FOR_PRESENTATION
     assert found.urgent and not found.is_secondary
     assert InstanceFacts.from_json(found.to_json()) == found
+
+
+def coded(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return item
+
+
+def test_a_mammogram_gives_what_its_completeness_is_decided_by(tmp_path: Path) -> None:
+    view = coded("399162004", "cranio-caudal")
+    view.ViewModifierCodeSequence = [coded("399163009", "Magnification")]
+    asked = Dataset()
+    asked.RequestedProcedureDescription = "Маммография правой молочной железы"
+    found = facts(
+        tmp_path,
+        film(
+            Modality="MG", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2", ViewPosition=None, ViewCodeSequence=[view],
+            ImageLaterality="R", ImagesInAcquisition=2, AcquisitionNumber=7, StudyDescription="",
+            RequestAttributesSequence=[asked],
+        ),
+    )  # fmt: skip
+    assert (found.laterality, found.view, found.view_modifiers) == ("R", "CC", ("MAG",))
+    assert (found.acquisition_number, found.images_in_acquisition, found.requested_side) == (7, 2, "R")
+    assert InstanceFacts.from_json(json.loads(json.dumps(found.to_json()))) == found
+    coding = film(StudyDescription="", ProcedureCodeSequence=[coded("1", "Mammography of left breast")])
+    assert facts(tmp_path, coding).requested_side == "L"
+
+
+def test_facts_of_an_earlier_version_are_still_read() -> None:
+    old = InstanceFacts(modality="MG").to_json()
+    for added_later in ("requested_side", "acquisition_number", "images_in_acquisition"):
+        del old[added_later]
+    assert InstanceFacts.from_json(old) == InstanceFacts(modality="MG")
 
 
 def test_a_patient_is_told_from_another_and_not_named(tmp_path: Path) -> None:
