@@ -2,7 +2,7 @@
 
 A sender keeps sending films, of which some are large enough to be cut in the middle; every process of the node is
 killed at a random moment and started again, fifty times and until every stage was hit often enough. What was under way
-at a kill is read from what the kill left: half-received files, unsettled studies, jobs and deliveries in the ledger.
+at a kill is read from what the kill left (`stages_under_way` says exactly what counts).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import generate_uid
 
 from dicom_node.delivery.archive import Sent
-from dicom_node.ledger import Ledger
+from dicom_node.dimse.command import file_meta
+from dicom_node.ledger import Ledger, instances
 from dicom_node.ledger.schema import delivery, instance, job, result_object, result_set, study
 from dicom_node.states import DeliveryState, JobStage, JobState, Outcome, StudyState
 from dicom_node.store import Store
@@ -36,8 +40,9 @@ from tests.toy_model import install_toy_model
 KILLS = 50
 HITS_WANTED = 3
 MAX_KILLS = 90
-STAGES = ("receive", "assemble", "infer", "encode", "deliver")
-SMALL_SIDE, LARGE_SIDE = 512, 3000
+STAGES = ("receive", "quiet", "assemble", "infer", "encode", "deliver")
+SENDERS = (("LARGE", 3000), ("SMALL", 512))  # AE title, side of its films in pixels
+QUIET_S = 0.3
 SEED = 20261122
 LONGEST_RUN_S = 3.5
 BACKLOG = 25  # studies ahead of the node: every stage has work at any moment
@@ -62,7 +67,7 @@ def test_a_node_killed_at_fifty_random_moments_loses_nothing_and_does_nothing_tw
         tmp_path / "node",
         {
             "receiver": {"processes": 2},
-            "assembly": {"projection_quiet_s": 0.3, "association_idle_s": 1.0},
+            "assembly": {"projection_quiet_s": QUIET_S, "association_idle_s": 1.0},
             "delivery": {"first_retry_s": 0.2, "longest_retry_s": 1.0},
             "destination": [to_orthanc(archive)],
         },
@@ -79,10 +84,11 @@ def test_a_node_killed_at_fifty_random_moments_loses_nothing_and_does_nothing_tw
             node.start()
             load.node_is_up.set()
             time.sleep(draw.uniform(0.05, LONGEST_RUN_S))
+            killed_at = datetime.now(UTC)
             node.kill()
             load.node_is_up.clear()
             kills += 1
-            hits.update(stages_under_way(node))
+            hits.update(stages_under_way(node, killed_at))
     finally:
         load.stop()
         print(f"\n{kills} kills; under way at a kill: {dict(hits)}; {len(load.acknowledged)} instances acknowledged")
@@ -109,10 +115,7 @@ class Load:
         self.node_is_up = threading.Event()
         self._stop = threading.Event()
         folder.mkdir()
-        self._senders = [
-            threading.Thread(target=self._send, args=(name, side), daemon=True)
-            for name, side in (("LARGE", LARGE_SIDE), ("SMALL", SMALL_SIDE))
-        ]
+        self._senders = [threading.Thread(target=self._send, args=(name, side), daemon=True) for name, side in SENDERS]
 
     def start(self) -> None:
         for sender in self._senders:
@@ -145,32 +148,99 @@ class Load:
         return self.node.try_to_send([path], calling_ae=name)[0].sent is Sent.ACCEPTED
 
     def _film(self, name: str, side: int) -> FileDataset:
-        grey = np.random.default_rng(SEED).normal(90, 12, (side // 8, side // 8))
-        spot = side // 16
-        grey[spot : spot + side // 40, spot : spot + side // 40] = 250
-        picture = self.folder / f"{name}.png"
-        Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).resize((side, side)).save(picture)
-        return wrap_film_as_dx(picture)
+        return wrap_film_as_dx(_grey_picture(self.folder / f"{name}.png", side))
 
 
-def stages_under_way(node: RunningNode) -> set[str]:
-    """The stages that the kill interrupted, from what it left behind."""
+def _grey_picture(path: Path, side: int) -> Path:
+    """A picture of noise with one bright spot, for the toy model to find."""
+    grey = np.random.default_rng(SEED).normal(90, 12, (side // 8, side // 8))
+    spot = side // 16
+    grey[spot : spot + side // 40, spot : spot + side // 40] = 250
+    Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).resize((side, side)).save(path)
+    return path
+
+
+def stages_under_way(node: RunningNode, killed_at: datetime) -> set[str]:
+    """The stages that a kill interrupted, from what it left behind.
+
+    receive
+        A file in `incoming/` that an acceptor had begun, or one in `instances/` of which the ledger does not know.
+        Every start empties the first and takes up the second, so what is there is of this kill.
+    quiet
+        A study whose film is in the ledger, within its quiet time.
+    assemble
+        A study whose quiet time was over at the kill and that was not settled: its header was being read, its
+        association was still open, or the decision was being taken.
+    infer, encode
+        A job that a worker had claimed, at this stage by its last commit.
+    deliver
+        A delivery whose attempt had begun and not ended.
+    """
     ledger = Ledger(f"sqlite:///{node.data_dir / 'ledger.sqlite3'}")
     under_way: set[str] = set()
-    if any((node.data_dir / "incoming").iterdir()):
-        under_way.add("receive")
     with ledger.read() as tx:
-        if tx.execute(sa.select(study.c.study_uid).where(study.c.state == StudyState.RECEIVING)).first():
-            under_way.add("assemble")
+        known = instances.known_paths(tx)
+        received = tx.execute(sa.select(study.c.last_received_at).where(study.c.state == StudyState.RECEIVING))
+        for last_received_at in received.scalars():
+            is_quiet = last_received_at + timedelta(seconds=QUIET_S) > killed_at
+            under_way.add("quiet" if is_quiet else "assemble")
         running = tx.execute(sa.select(job.c.stage).where(job.c.state == JobState.RUNNING)).scalars().all()
         if tx.execute(sa.select(delivery.c.id).where(delivery.c.attempt_started_at.is_not(None))).first():
             under_way.add("deliver")
     ledger.close()
+    if something_is_half_received(node.data_dir, known):
+        under_way.add("receive")
     if {JobStage.LOAD, JobStage.INFER} & set(running):
         under_way.add("infer")
     if JobStage.ENCODE in running:
         under_way.add("encode")
     return under_way
+
+
+def something_is_half_received(data_dir: Path, known: Collection[str]) -> bool:
+    """Whether an object was being received; results pass through `incoming/` too and do not count.
+
+    An acceptor begins its file with file meta information that names the sender; a result names none, and an empty
+    file says nothing.
+    """
+    if any(is_of_a_sender(path) for path in (data_dir / "incoming").iterdir()):
+        return True
+    placed = {path.relative_to(data_dir).as_posix() for path in (data_dir / "instances").rglob("*.dcm")}
+    return not placed <= set(known)
+
+
+def is_of_a_sender(path: Path) -> bool:
+    """Whether a file begins as an acceptor begins it: with Source Application Entity Title (0002,0016) of a sender."""
+    try:
+        meta = read_file_meta_info(path)
+    except (InvalidDicomError, EOFError):
+        return False  # empty, or cut within its first bytes
+    return meta.get("SourceApplicationEntityTitle") in {name for name, _side in SENDERS}
+
+
+def test_only_what_an_acceptor_began_counts_as_half_received(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.prepare()
+    film = wrap_film_as_dx(_grey_picture(tmp_path / "film.png", 64))
+    film.save_as(tmp_path / "result.dcm", enforce_file_format=True)
+    result = store.create_incoming()
+    assert not something_is_half_received(tmp_path, ()), "an empty file may become anything"
+    result.write((tmp_path / "result.dcm").read_bytes()[:1000])
+    assert not something_is_half_received(tmp_path, ()), "a result being written is not received"
+    received = store.create_incoming()
+    received.write(
+        file_meta(
+            sop_class_uid=film.SOPClassUID,
+            sop_instance_uid=film.SOPInstanceUID,
+            transfer_syntax_uid=film.file_meta.TransferSyntaxUID,
+            calling_ae=SENDERS[0][0],
+            called_ae="RADNODE",
+        )
+    )
+    assert something_is_half_received(tmp_path, ())
+    placed = store.place(received)
+    assert something_is_half_received(tmp_path, ()), "placed, and not yet in the ledger"
+    assert not something_is_half_received(tmp_path, (placed,))
 
 
 def unsettled_and_undelivered(node: RunningNode) -> tuple[int, int]:
