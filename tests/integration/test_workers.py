@@ -322,6 +322,23 @@ def test_a_job_whose_model_is_gone_is_told_so(make: Callable[..., PipelineRig]) 
     assert "toy-opacity@1.0.0 is no longer installed" in str(study.outcome_detail)
 
 
+def test_a_model_removed_between_its_findings_and_their_writing_is_told_so_and_is_no_poison(
+    make: Callable[..., PipelineRig],
+) -> None:
+    rig = make()
+    receive(rig)
+    (claimed,) = rig.claim()
+    rig.say(claimed)
+    with rig.pipeline.ledger.begin() as tx:
+        jobs.release(tx, owner_prefix="node:", interrupted=True)
+    install_toy_model(rig.models, name="other")
+    shutil.rmtree(rig.models / "toy-opacity")
+    rig = make()
+    assert work(rig, ended(rig)) == 0
+    study = rig.account(STUDY).study
+    assert (study.outcome, study.outcome_reason) == (Outcome.NOT_ANALYSED, "no_route")
+
+
 def test_an_image_outside_the_intended_use_is_told_in_a_result(make: Callable[..., PipelineRig]) -> None:
     rig = make()
     rig.receive(film_file(rig.folder / "a.dcm", disc_picture(64, 48), StudyInstanceUID=STUDY, ViewPosition="LL"))

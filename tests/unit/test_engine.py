@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -188,6 +189,28 @@ def test_stages_are_told_in_order(engine: Engine, tmp_path: Path) -> None:
     study = StudyInput(study_uid="1.2", images=(film, film))
     engine.submit(REFERENCE, study, on_stage=stages.append).result(WAIT_S)
     assert stages == ["load", "infer"]
+
+
+def test_a_model_whose_weights_are_not_those_of_its_card_stops_only_its_own_studies(
+    model: InstalledModel, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model.folder, broken)
+    weights = broken / model.card.weights[0].file
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    identity = model.card.identity.model_copy(update={"name": "broken"})
+    other = InstalledModel(card=model.card.model_copy(update={"identity": identity}), folder=broken)
+    engine = Engine([other, model], settings=EngineSettings(device="cpu", runtime=model.card.weights[0].runtime.value))
+    try:
+        film = film_file(tmp_path / "a.dcm", with_disc())
+        assert set(engine.faults) == {other.card.reference}
+        refused = engine.submit(other.card.reference, StudyInput(study_uid="1.2", images=(film,))).result(30)
+        assert refused.refusal is not None and refused.refusal.reason is Reason.MODEL_FAILED
+        assert "sha256 differs" in refused.refusal.detail
+        said = engine.submit(model.card.reference, StudyInput(study_uid="1.2", images=(film,))).result(30)
+        assert said.findings is not None
+    finally:
+        engine.close()
 
 
 def test_an_unknown_model_is_an_error_of_the_caller(engine: Engine) -> None:
