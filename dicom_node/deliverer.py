@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
@@ -158,8 +159,12 @@ class Deliverer:
 
     def _files_are_there(self, row: DeliveryRow) -> bool:
         """Whether every file can be sent; a fault of this node's disk says nothing of the destination."""
+        files = self._files(row)
+        if any(file.path is None for file in files):
+            self._fail(row, "its files were evicted after their retention: there is nothing left to send")
+            return False
         try:
-            lost = [file.path for file in self._files(row) if not self._is_whole(file)]
+            lost = [str(file.path) for file in files if not self._is_whole(file)]
         except OSError as error:
             now = self.ledger.clock()
             delay_s = self._backoff.delay_s(row.attempts + 1, draw=random.random())
@@ -175,18 +180,21 @@ class Deliverer:
     def _is_whole(self, file: WrittenObject) -> bool:
         """Whether the file is there and of its size. Raises OSError when the disk does not tell."""
         try:
-            with self.store.path(file.path).open("rb") as opened:
+            with self.store.path(file.path or "").open("rb") as opened:
                 return os.fstat(opened.fileno()).st_size == file.size_bytes
         except (FileNotFoundError, ValueError):
             return False
 
     def _fail_for_lost_files(self, row: DeliveryRow, lost: Sequence[str]) -> None:
-        now = self.ledger.clock()
         reason = (
             f"missing or cut short in the data folder: {', '.join(lost)}; "
             "put the file back from a copy, then `radnode retry`"
         )
         log.error("a result file is lost", alarm=True, stage="deliver", destination=self.destination.name, files=lost)
+        self._fail(row, reason)
+
+    def _fail(self, row: DeliveryRow, reason: str) -> None:
+        now = self.ledger.clock()
         with self.ledger.begin() as tx:
             deliveries.set_failed(tx, row.id, at=now, reason=reason)
             self._event(tx, row, f"cannot be sent to {self.destination.name}", now, reason)
@@ -374,7 +382,7 @@ class Deliverer:
                 sop_class_uid=one.sop_class_uid,
                 sop_instance_uid=SopUid(one.sop_instance_uid),
                 transfer_syntax_uid=RESULT_TRANSFER_SYNTAX,
-                path=self.store.path(one.path),
+                path=self.store.path(one.path) if one.path else Path(),  # evicted: asked about, never sent
             )
             for one in self._files(row)
         ]

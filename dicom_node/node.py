@@ -39,7 +39,7 @@ from dicom_node.reception import ReceptionBoard
 from dicom_node.settings import Settings
 from dicom_node.sink import LedgerSink
 from dicom_node.store import DiskState
-from dicom_node.study import NewInstance, Recorded
+from dicom_node.study import NewInstance, Recorded, RecordedKind
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebServer
 from dicom_node.workers import WorkerPool
@@ -98,7 +98,7 @@ class Node:
         """Start every part; raises what names the part that cannot start."""
         self.store.prepare()
         self.ledger.migrate()
-        self._recover()
+        self.recover()
         self._run("workers", self.workers.run)
         self._run("coordinator", self.coordinator.run)
         for deliverer in self.deliverers:
@@ -142,7 +142,7 @@ class Node:
         self._threads[name] = thread
         thread.start()
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Files and rows are compared, and what the last run left half done is given back."""
         now = self.clock()
         with self.ledger.begin() as tx:
@@ -168,7 +168,13 @@ class Node:
         )
 
     def _record_recovered(self, found: NewInstance) -> Recorded:
-        """Enter a stored file without a row as received now; its sender was never told success."""
+        """Enter a stored file without a row as received now; its sender was never told success.
+
+        A file that a crash left behind after its row was told of its eviction is not taken up: it is to be removed.
+        """
+        with self.ledger.read() as tx:
+            if instances.is_evicted(tx, found):
+                return Recorded(kind=RecordedKind.DUPLICATE)
         return self.pipeline.record_instance(replace(found, received_at=self.clock()))
 
     def _write_status(self) -> None:

@@ -1,17 +1,19 @@
 """Evicting files: only of studies whose deliveries are all terminal and whose retention is over, oldest first.
 
-Called by the coordinator's housekeeping. Rows of the ledger stay; only files go.
+Called by the coordinator's housekeeping. Images and results go together; rows of the ledger stay. Of a result that
+stands its smallest file is kept, so that it can be withdrawn as long as the node lives.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
-from dicom_node.ledger import Ledger, instances, retention
+from dicom_node.ledger import Ledger, retention
 from dicom_node.settings import StorageSettings
 from dicom_node.store import Store
+from inference.findings import StudyUid
 
 log = structlog.get_logger(__name__)
 
@@ -35,28 +37,29 @@ class Retention:
         self._settings = settings
 
     def evict_due(self) -> int:
-        """Evict up to a few studies; returns how many files went.
+        """Evict the files of a few studies; returns how many studies there were.
 
-        Rows forget their path before the file goes: a crash between leaves a file without a row, which the next scan
-        would index again, so files are removed within the transaction and a removed file is never named.
+        Rows forget their files first, then the files go. What a crash between the two leaves is a file that no row
+        names: the next start removes it, because the ledger says that it was evicted (`instances.is_evicted`), or
+        because it is a result without a row. The other order would leave rows that name lost files, a false alarm.
         """
         before = self._ledger.clock() - timedelta(days=self._settings.retention_days)
         with self._ledger.read() as tx:
             due = retention.evictable(tx, before, limit=STUDIES_AT_A_TIME)
-        removed = 0
-        for study_uid in due:
-            with self._ledger.begin() as tx:
-                if not retention.still_evictable(tx, study_uid, before):
-                    continue  # an image came while others were evicted
-                going = [
-                    stored
-                    for stored in instances.of_study(tx, study_uid, only_current=False)
-                    if stored.path is not None
-                ]
-                for stored in going:
-                    self._store.remove(str(stored.path))
-                instances.forget_files(tx, [stored.id for stored in going])
-            removed += len(going)
-        if removed:
-            log.info("files evicted", files=removed)
-        return removed
+        evicted = [files for study_uid in due if (files := self._evict(study_uid, before))]
+        if evicted:
+            log.info("files evicted", studies=len(evicted), files=sum(evicted))
+        return len(evicted)
+
+    def _evict(self, study_uid: StudyUid, before: datetime) -> int:
+        """Evict one study; returns how many files went."""
+        with self._ledger.begin() as tx:
+            if not retention.still_evictable(tx, study_uid, before):
+                return 0  # an image came while others were evicted
+            going = retention.forget_files(tx, study_uid)
+        for relative_path in going:
+            try:
+                self._store.remove(relative_path)
+            except OSError as error:
+                log.error("an evicted file cannot be removed until the next start", errno=error.errno)
+        return len(going)

@@ -123,4 +123,4 @@ class PipelineRig:
         """An object of a result set, read back from disk."""
         row = self.account(study_uid).results[number]
         (found,) = [one for one in row.objects if one.role == role]
-        return pydicom.dcmread(self.pipeline.store.path(found.path))
+        return pydicom.dcmread(self.pipeline.store.path(str(found.path)))

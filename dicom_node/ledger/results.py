@@ -27,14 +27,14 @@ class ResultKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenObject:
-    """One result object whose file is durable; `path` is below the store's root."""
+    """One result object whose file is durable; `path` is below the store's root, None once evicted."""
 
     role: str
     study_uid: StudyUid
     series_uid: str
     sop_class_uid: str
     sop_instance_uid: str
-    path: str
+    path: str | None
     size_bytes: int
 
 
@@ -158,7 +158,7 @@ def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[ResultSetRow, ...]
 
 def known_paths(tx: sa.Connection) -> frozenset[str]:
     """Every result file that a row names."""
-    return frozenset(tx.execute(sa.select(result_object.c.path)).scalars())
+    return frozenset(tx.execute(sa.select(result_object.c.path).where(result_object.c.path.is_not(None))).scalars())
 
 
 def _row(tx: sa.Connection, row: sa.Row[tuple[object, ...]]) -> ResultSetRow:

@@ -177,11 +177,12 @@ result_object = sa.Table(
     sa.Column("series_uid", sa.Text, nullable=False),
     sa.Column("sop_class_uid", sa.Text, nullable=False),
     sa.Column("sop_instance_uid", sa.Text, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=True),  # null once the file is evicted
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("result_set_id", "sop_instance_uid", name="result_object_once"),
 )
 sa.Index("result_object_by_uid", result_object.c.sop_instance_uid)
+sa.Index("result_object_by_study", result_object.c.study_uid)
 
 delivery = sa.Table(
     "delivery",

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from dicom_node import coordinator as coordinator_module
 from dicom_node.coordinator import Coordinator
 from dicom_node.ledger import deliveries, instances, jobs, retention
+from dicom_node.node import Node
 from dicom_node.reception import Happened, ReceptionBoard, Report
-from dicom_node.states import JobState, Outcome, StudyState
+from dicom_node.states import DeliveryState, JobState, Outcome, StudyState
+from dicom_node.withdrawal import retract
 from inference.findings import StudyUid
 from tests.archives import Orthanc, free_port
 from tests.integration.receiving_rig import eventually
@@ -271,6 +274,14 @@ def test_a_step_that_fails_does_not_end_the_loop(rig: PipelineRig) -> None:
         assert eventually(lambda: study_state(rig) is StudyState.COMPLETE)
 
 
+def confirm_all(rig: PipelineRig) -> None:
+    """Every delivery of the study has arrived."""
+    with rig.pipeline.ledger.begin() as tx:
+        for row in deliveries.of_study(tx, StudyUid(STUDY)):
+            if row.state is DeliveryState.PENDING:
+                deliveries.set_confirmed(tx, row.id, at=rig.clock(), how="shown")
+
+
 # housekeeping --------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +341,9 @@ def test_files_go_after_their_retention_when_every_delivery_has_ended(make: Call
     with rig.pipeline.ledger.begin() as tx:
         deliveries.set_confirmed(tx, second.id, at=rig.clock(), how="shown")
     one.keep_house()
+    assert len(paths()) == 1, "a person may still want it sent again"
+    rig.clock.move(A_DAY_S)
+    one.keep_house()
     assert paths() == []
     with rig.pipeline.ledger.read() as tx:
         (row,) = instances.of_study(tx, StudyUid(STUDY))
@@ -338,6 +352,60 @@ def test_files_go_after_their_retention_when_every_delivery_has_ended(make: Call
     rig.pipeline.store.free_reserve()
     one.keep_house()
     assert (rig.settings.data_dir / "reserve").stat().st_size == 4096, "what a full disk had taken is kept back again"
+
+
+def test_results_go_with_the_images_but_for_what_a_withdrawal_needs(rig: PipelineRig) -> None:
+    one = Coordinator(rig.pipeline, ReceptionBoard(rig_seconds(rig)))
+    rig.receive(film(rig))
+    rig.settle()
+    rig.work()
+    written = rig.account(STUDY).results[0].objects
+    assert len(rig.result_files()) == len(written) > 1
+    confirm_all(rig)
+    rig.clock.move(8 * A_DAY_S)
+    one.keep_house()
+    kept = [found for found in rig.account(STUDY).results[0].objects if found.path is not None]
+    assert [found.size_bytes for found in kept] == [min(found.size_bytes for found in written)]
+    assert [rig.pipeline.store.path(str(found.path)) for found in kept] == rig.result_files()
+    assert retract(rig.pipeline.encoder, StudyUid(STUDY), "patient_safety") == 1
+    one.keep_house()
+    assert len(rig.result_files()) == 2, "the note has not arrived yet"
+    confirm_all(rig)
+    one.keep_house()
+    assert len(rig.result_files()) == 2, "its retention begins when it arrives"
+    rig.clock.move(8 * A_DAY_S)
+    one.keep_house()
+    assert rig.result_files() == [], "nothing that stands is left"
+    assert all(found.path is None for row in rig.account(STUDY).results for found in row.objects)
+
+
+def test_a_crash_while_files_are_evicted_raises_no_false_alarm_and_takes_nothing_up_again(
+    make: Callable[..., PipelineRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make()
+    rig.receive(film(rig))
+    rig.settle()
+    rig.work()
+    confirm_all(rig)
+    rig.clock.move(8 * A_DAY_S)
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "unlink", lambda *_arguments, **_more: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Coordinator(rig.pipeline, ReceptionBoard(rig_seconds(rig))).keep_house()
+    left = len(rig.result_files())
+    assert left > 1 and list((rig.settings.data_dir / "instances").rglob("*.dcm"))
+    before = rig.account(STUDY)
+    node = Node(rig.settings)
+    try:
+        with capture_logs() as logged:
+            node.recover()
+    finally:
+        node.shutdown()
+    assert not any(entry.get("alarm") for entry in logged), "no acknowledged file is missing"
+    assert list((rig.settings.data_dir / "instances").rglob("*.dcm")) == []
+    assert len(rig.result_files()) == 1
+    after = rig.account(STUDY)
+    assert (after.study, after.events) == (before.study, before.events)
 
 
 def test_an_image_that_comes_while_files_are_evicted_is_kept(rig: PipelineRig) -> None:

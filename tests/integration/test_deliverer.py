@@ -31,7 +31,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from dicom_node.deliverer import Deliverer
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import DicomwebDestination, OutboundObject, PacsDestination, Sent
-from dicom_node.ledger import Ledger, deliveries, events, results
+from dicom_node.ledger import Ledger, deliveries, events, results, retention
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.ledger.results import WrittenObject
 from dicom_node.settings import DeliverySettings
@@ -181,7 +181,7 @@ class Rig:
                 sop_class_uid=one.sop_class_uid,
                 sop_instance_uid=SopUid(one.sop_instance_uid),
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
-                path=self.store.path(one.path),
+                path=self.store.path(str(one.path)),
             )
             for one in self.files(number, study)
         ]
@@ -549,7 +549,7 @@ def test_a_probe_in_which_nothing_could_be_sent_is_given_back(rig: Rig) -> None:
     for _ in range(3):
         deliverer.deliver_due()
         rig.clock.move(1)
-    lost = rig.store.path(rig.files()[0].path)
+    lost = rig.store.path(str(rig.files()[0].path))
     aside = lost.rename(lost.with_suffix(".aside"))
     assert eventually(deliverer.deliver_due), "the circuit lets a probe through, which finds no file"
     assert rig.state() is DeliveryState.FAILED
@@ -594,7 +594,7 @@ def test_an_archive_that_rejects_this_node_says_what_to_change(rig: Rig, orthanc
 def test_a_lost_result_file_fails_its_own_delivery_and_holds_up_no_other(rig: Rig, how: str) -> None:
     rig.result()
     sops = rig.result(OTHER)
-    lost = rig.files()[1].path
+    lost = str(rig.files()[1].path)
     whole = rig.store.path(lost).read_bytes()
     rig.store.path(lost).unlink() if how == "gone" else rig.store.path(lost).write_bytes(whole[:700])
     with Peer().running() as peer:
@@ -611,9 +611,21 @@ def test_a_lost_result_file_fails_its_own_delivery_and_holds_up_no_other(rig: Ri
     assert rig.state() is DeliveryState.CONFIRMED
 
 
+def test_a_result_whose_files_were_evicted_says_so_when_a_person_wants_it_sent_again(rig: Rig) -> None:
+    rig.result()
+    with rig.ledger.begin() as tx:
+        deliveries.set_failed(tx, rig.row().id, at=rig.clock(), reason="refused")
+        retention.forget_files(tx, STUDY)
+        deliveries.make_due(tx, rig.clock(), study_uid=STUDY, destination=None)
+    with Peer().running() as peer:
+        assert rig.deliverer(pacs(peer.port)).deliver_due()
+    assert (rig.state(), peer.associations) == (DeliveryState.FAILED, 0)
+    assert "its files were evicted" in str(rig.row().reason) and "its files were evicted" in rig.told()
+
+
 def test_files_that_the_disk_does_not_give_now_are_tried_again_and_close_no_circuit(rig: Rig) -> None:
     rig.result()
-    path = rig.store.path(rig.files()[0].path)
+    path = rig.store.path(str(rig.files()[0].path))
     aside = path.rename(path.with_suffix(".aside"))
     path.mkdir()  # cannot be opened, whoever runs the tests
     with Peer().running() as peer:

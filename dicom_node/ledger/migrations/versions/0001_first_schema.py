@@ -148,11 +148,12 @@ def _create_results() -> None:
         sa.Column("series_uid", sa.Text(), nullable=False),
         sa.Column("sop_class_uid", sa.Text(), nullable=False),
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text()),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.UniqueConstraint("result_set_id", "sop_instance_uid", name="result_object_once"),
     )
     op.create_index("result_object_by_uid", "result_object", ["sop_instance_uid"])
+    op.create_index("result_object_by_study", "result_object", ["study_uid"])
 
 
 def _create_deliveries() -> None:
