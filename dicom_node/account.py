@@ -77,18 +77,12 @@ class StudyAccount:
                 }
                 for one in self.results
             ],
-            "deliveries": [
-                {
-                    "destination": one.destination,
-                    "state": one.state,
-                    "attempts": one.attempts,
-                    "reason": one.reason,
-                    "sent_at": _iso(one.sent_at),
-                    "finished_at": _iso(one.finished_at),
-                }
-                for one in self.deliveries
-            ],
+            "deliveries": [{**_delivery_json(one), **_sent_json(self.result_of(one))} for one in self.deliveries],
         }
+
+    def result_of(self, delivery: DeliveryRow) -> ResultSetRow | None:
+        """The result set that a delivery brings."""
+        return next((one for one in self.results if one.id == delivery.result_set_id), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +192,24 @@ def _job_json(job: Job) -> dict[str, object]:
         "lesions": lesions,
         "timings_s": dict(job.timings_s),
     }
+
+
+def _delivery_json(row: DeliveryRow) -> dict[str, object]:
+    return {
+        "destination": row.destination,
+        "state": row.state,
+        "attempts": row.attempts,
+        "reason": row.reason,
+        "sent_at": _iso(row.sent_at),
+        "finished_at": _iso(row.finished_at),
+    }
+
+
+def _sent_json(result: ResultSetRow | None) -> dict[str, object]:
+    """What a delivery brings: a model's result under a profile, or a retraction."""
+    if result is None:
+        return {}
+    return {"model": result.model_name, "kind": result.kind, "profile": result.profile}
 
 
 def _iso(at: datetime | None) -> str | None:

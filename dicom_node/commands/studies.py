@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dicom_node.account import StudyAccount, StudyLine, account_of, newest_studies
+from dicom_node.account import StudyLine, account_of, newest_studies
 from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
+from dicom_node.explanation import explanation
 from dicom_node.states import DeliveryState
 
 _SHORT_UID = 12
@@ -85,47 +84,7 @@ def explain(ctx: click.Context, study: str, json_to: str | None) -> None:
     if json_to is not None:
         write_json(account.to_json(), json_to)
         return
-    click.echo("\n".join(_explanation(account)))
-
-
-def _explanation(account: StudyAccount) -> list[str]:
-    study = account.study
-    lines = [f"Study {study.study_uid}", f"  state {study.state}, revision {study.revision}"]
-    if study.waiting_for:
-        lines.append(f"  waits for: {study.waiting_for}")
-    if study.outcome:
-        detail = f" ({study.outcome_detail})" if study.outcome_detail else ""
-        reason = f": {study.outcome_reason}" if study.outcome_reason else ""
-        lines.append(f"  outcome {study.outcome}{reason}{detail}")
-    stored = sum(one.is_current for one in account.instances)
-    lines.append(f"  {stored} instance(s), {len(account.instances) - stored} replaced by newer ones")
-    lines.append("What happened (UTC):")
-    for event in account.events:
-        revision = f" r{event.revision}" if event.revision else ""
-        lines.append(f"  {_time(event.at)} {event.stage:<8}{revision:>3}  {event.what}")
-        if event.detail:
-            lines.append(f"{'':34}{event.detail}")
-    for job in account.jobs:
-        spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in job.timings_s.items())
-        lines.append(
-            f"Job {job.reference} on revision {job.revision}: {job.state}{' (' + spent + ')' if spent else ''}"
-        )
-        for lesion in job.findings.lesions if job.findings else ():
-            box = lesion.region.key_plane.box
-            lines.append(
-                f"  {lesion.label} {lesion.score:.1%} at x {box.x_min:.0f} to {box.x_max:.0f}, "
-                f"y {box.y_min:.0f} to {box.y_max:.0f} of {lesion.region.key_plane.sop_instance_uid}"
-            )
-    for row in account.deliveries:
-        when = _time(row.finished_at) if row.finished_at else ""
-        lines.append(f"Delivery to {row.destination}: {row.state} {when} after {row.attempts} attempt(s)")
-        if row.reason:
-            lines.append(f"  {row.reason}")
-    return lines
-
-
-def _time(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    click.echo("\n".join(explanation(account)))
 
 
 @click.command()

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from dicom_node.cli import main
 from dicom_node.ledger import deliveries
-from inference.findings import StudyUid
+from inference.findings import SopUid, StudyUid
 from inference.refusals import Reason, Refusal
 from tests.archives import StoreScp, free_port
 from tests.pictures import disc_picture, film_file
@@ -159,10 +159,45 @@ def test_explain_tells_every_decision_in_order(desk: Desk) -> None:
         told.index(words) for words in ("first instance received", "study complete", "route chest", "1 lesion(s)")
     ]
     assert places == sorted(places)
-    assert "outcome analysed" in told and "Delivery to pacs: pending" in told and "opacity 87.4%" in told
+    assert "outcome analysed" in told and "opacity 87.4%" in told
+    assert "Delivery of the result of toy-opacity (profile default) to pacs: pending" in told
     account = desk.json("explain", STUDY)
     assert account["study_uid"] == STUDY and len(account["events"]) == len(desk.rig.account(STUDY).events)
     assert account["jobs"][0]["lesions"][0]["sop_instance_uid"] == account["instances"][0]["sop_instance_uid"]
+
+
+def test_explain_tells_a_result_from_its_retraction_and_when_the_last_image_came(desk: Desk) -> None:
+    desk.analysed()
+    with desk.rig.pipeline.ledger.begin() as tx:
+        for row in deliveries.of_study(tx, StudyUid(STUDY)):
+            deliveries.set_confirmed(tx, row.id, at=desk.rig.clock.move(3600), how="shown")
+    desk.rig.receive(desk.film(name="late", SOPInstanceUID="1.2.3.9"))
+    desk.run("retract", STUDY, "--yes")
+    told = desk.run("explain", STUDY).output
+    study = desk.rig.account(STUDY).study
+    assert f"the last at {study.last_received_at:%Y-%m-%d %H:%M:%S}" in told and "2 instance(s)" in told
+    assert "Delivery of the retraction of toy-opacity (profile default) to pacs" in told
+    kinds = {(one["model"], one["kind"]) for one in desk.json("explain", STUDY)["deliveries"]}
+    assert ("toy-opacity", "retraction") in kinds
+
+
+def test_explain_counts_images_that_were_left_out_for_one_reason(desk: Desk) -> None:
+    wrong_view = Refusal(reason=Reason.VIEW, detail="LL; the model accepts PA")
+    left_out = [(SopUid(f"1.2.3.{number}"), wrong_view) for number in range(3)]
+    left_out.append((SopUid("1.2.3.9"), Refusal(reason=Reason.AGE, detail="12 years")))
+    desk.rig.receive(desk.film())
+    for number in range(4):
+        desk.rig.receive(desk.film(name=f"r{number}", SOPInstanceUID=f"1.2.4.{number}", Rows=0))
+    desk.rig.settle()
+    (job,) = desk.rig.claim()
+    desk.rig.say(job, findings=desk.rig.findings(job), skipped=tuple(left_out))
+    told = desk.run("explain", STUDY).output
+    assert "3 × toy-opacity@1.0.0: an image was left out: view" in told
+    assert "the first: view: LL; the model accepts PA" in told
+    assert told.count("an image was left out") == 2 and "an image was left out: age: 12 years" in told
+    assert "4 × an instance is kept but not analysed: no_pixels" in told
+    account = desk.json("explain", STUDY)
+    assert sum("left out" in event["what"] for event in account["events"]) == 4
 
 
 def test_a_study_is_found_by_a_part_and_several_are_offered(desk: Desk) -> None:
