@@ -34,7 +34,11 @@ class Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    language: Literal["ru", "en"] = Field(default="ru", description="language of words on pictures and in reports")
+    language: Literal["ru", "en"] = Field(
+        default="ru",
+        description="language of words on pictures and in reports; reports and series descriptions are English where "
+        "the images' own character set is wrong or undeclared",
+    )
     sr: bool = Field(default=True, description="TID 1500 structured report of the lesions found")
     sr_class: SrClass = SrClass.COMPREHENSIVE_3D
     overlay: bool = Field(default=True, description="RGB Secondary Capture series: marks, or a page that says why not")

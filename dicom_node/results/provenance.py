@@ -130,5 +130,8 @@ def stamp_as(
 
 
 def language_of(request: EncodeRequest, header: SourceHeader) -> str:
-    """Language of words inside the data set: English where the source's character set leaves only ASCII."""
+    """Language of words inside the data set: English where the source's character set leaves only ASCII.
+
+    The conformance statement and the profile's `language` tell this to administrators.
+    """
     return "en" if header.ascii_only else request.profile.language
