@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,8 +187,20 @@ def _print(console: Console, ended: Sequence[Ended], cards: Sequence[ModelCard],
     console.print(f"  settings, routes   {settings_file}", soft_wrap=True, markup=False)
     console.print(f"  the node's log     {output / 'node.log'}", soft_wrap=True, markup=False)
     console.print(
-        f"  what happened      radnode --settings {settings_file} explain {example}", soft_wrap=True, markup=False
+        f"  what happened      {own_command()} --settings {settings_file} explain {example}",
+        soft_wrap=True,
+        markup=False,
     )
+
+
+def own_command() -> str:
+    """How to call `radnode` from here: by its path, where the shell would not find this one by its name."""
+    installed = Path(sys.executable).with_name("radnode")
+    found = shutil.which("radnode")
+    if not installed.exists() or (found and Path(found) == installed):
+        return "radnode"
+    here = Path.cwd()
+    return str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
 
 
 def _keep(console: Console, node: ChildNode, archive: SmallArchive) -> None:

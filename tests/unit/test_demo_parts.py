@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dicom_node.cli import main
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import Confirm, PacsDestination, Sent
 from dicom_node.demo import phantom
+from dicom_node.demo.command import own_command
 from dicom_node.demo.studies import all_studies
 from dicom_node.dimse.small_archive import SmallArchive
 from tests.archives import outbound_set
@@ -99,6 +101,22 @@ def test_the_small_archive_answers_to_its_own_title_only(tmp_path: Path) -> None
         archive.close()
         assert small.of_study(one.study_uid) == ()
     assert outcome.sent is Sent.RETRY
+
+
+def test_the_command_it_names_is_one_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / ".venv" / "bin" / "radnode"
+    monkeypatch.setattr(sys, "executable", str(installed.with_name("python")))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert own_command() == "radnode", "it is not installed as a command"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    assert own_command() == ".venv/bin/radnode", "as after `make demo`"
+    monkeypatch.chdir("/")
+    assert own_command() == str(installed).lstrip("/")
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert own_command() == "radnode"
 
 
 def test_a_folder_that_another_filled_is_left_alone(tmp_path: Path) -> None:
