@@ -143,8 +143,8 @@ def _explain_rejection(association: Association, destination: PacsDestination) -
     permanent = "permanently" if answer.result == REJECTED_PERMANENTLY else "for now"
     told = answer.reason_str.strip().lower() or "no reason given"
     remedies: dict[tuple[int | None, int | None], str] = {
-        CALLING_TITLE_UNKNOWN: f"enter the AE title {destination.calling_ae} in the archive",
-        CALLED_TITLE_UNKNOWN: f"set called_ae, which is {destination.called_ae}, to the archive's own AE title",
+        CALLING_TITLE_UNKNOWN: f"enter the AE title {destination.calling_ae} in the archive; in a node, in its peers",
+        CALLED_TITLE_UNKNOWN: f"set called_ae, which is {destination.called_ae}, to the peer's own AE title",
     }
     remedy = remedies.get((answer.result_source, answer.diagnostic), "see the archive's log")
     return f"the archive rejected the association {permanent} ({told}): {remedy}"

@@ -190,7 +190,10 @@ def test_a_name_that_does_not_resolve_is_no_connection(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ((1, 1, 3), "permanently (calling ae title not recognised): enter the AE title RADNODE in the archive"),
+        (
+            (1, 1, 3),
+            "permanently (calling ae title not recognised): enter the AE title RADNODE in the archive; in a node",
+        ),
         ((1, 1, 7), "permanently (called ae title not recognised): set called_ae, which is PEER"),
         ((2, 3, 2), "for now (local limit exceeded): see the archive's log"),
     ],
