@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+import sqlalchemy as sa
 import structlog
 
 from dicom_node.clock import SteadyClock
@@ -55,14 +57,16 @@ class WorkerPool:
     clock : SteadyClock
         The node's clock, shared with its workers.
     node_id : str
-        First part of the lease owners' names.
+        First part of the lease owners' names; the pool adds what no other pool has, to give back only its own.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: SteadyClock, node_id: str) -> None:
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
-        self._node_id = node_id
+        self._name = f"{node_id}:{os.getpid()}-{secrets.token_hex(4)}"
+        self._lock = threading.Lock()  # of what runs: the pool may be stopped while another thread tends it
+        self._stopped = False
         self._context = multiprocessing.get_context("spawn")
         self._running: dict[int, _Running] = {}
         self._due: dict[int, float] = dict.fromkeys(range(settings.worker.count), 0.0)
@@ -76,8 +80,8 @@ class WorkerPool:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the workers that run."""
-        return tuple(running.process.pid or 0 for running in tuple(self._running.values()))
+        """Of the workers that are alive now."""
+        return tuple(one.process.pid or 0 for one in tuple(self._running.values()) if one.process.is_alive())
 
     def run(self, stop: threading.Event) -> None:
         """Keep the workers running until `stop` is set; then let them finish what they hold."""
@@ -89,7 +93,12 @@ class WorkerPool:
             stop.wait(_TICK_S)
 
     def tend(self) -> None:
-        """One look: start what is due, replace what died, end what exceeds its limits."""
+        """One look: start what is due, replace what died, end what exceeds its limits; nothing once stopped."""
+        with self._lock:
+            if not self._stopped:
+                self._tend()
+
+    def _tend(self) -> None:
         for running in tuple(self._running.values()):
             if not running.process.is_alive():
                 self._buried(running)
@@ -101,28 +110,33 @@ class WorkerPool:
 
     def stop(self, timeout_s: float) -> None:
         """Ask every worker to finish what it holds; end those that do not within `timeout_s`."""
-        for running in self._running.values():
-            running.lifeline.close()
-        deadline = time.monotonic() + timeout_s
-        for running in self._running.values():
-            running.process.join(max(0.0, deadline - time.monotonic()))
-            if running.process.is_alive():
-                running.process.kill()
-                running.process.join()
-        with self._ledger.begin() as tx:  # parked: the next start goes on with them
-            jobs.release(tx, owner_prefix=f"{self._node_id}:", interrupted=True)
+        with self._lock:
+            self._stopped = True
+            for running in self._running.values():
+                running.lifeline.close()
+            deadline = time.monotonic() + timeout_s
+            for running in self._running.values():
+                running.process.join(max(0.0, deadline - time.monotonic()))
+                if running.process.is_alive():
+                    running.process.kill()
+                    running.process.join()
+        try:
+            with self._ledger.begin() as tx:  # parked: the next start goes on with them
+                jobs.release(tx, owner_prefix=f"{self._name}:", interrupted=True)
+        except sa.exc.DBAPIError as error:  # the node that comes next, or the end of their leases, gives them back
+            log.warning("jobs held at the end stay held until their leases end", stage="supervise", exc_info=error)
 
     def _start(self, number: int) -> _Running:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=work,
-            args=(theirs, self._settings, self._clock, self._node_id, number),
+            args=(theirs, self._settings, self._clock, self._name, number),
             name=f"worker-{number}",
             daemon=True,
         )
         process.start()
         theirs.close()
-        owner = f"{self._node_id}:worker{number}:{process.pid}"
+        owner = f"{self._name}:worker{number}:{process.pid}"
         return _Running(number=number, process=process, lifeline=ours, owner=owner, started_at=time.monotonic())
 
     def _buried(self, dead: _Running) -> None:
@@ -170,7 +184,7 @@ def _resident_bytes(pid: int | None) -> int:
         return 0
 
 
-def work(lifeline: Connection, settings: Settings, clock: SteadyClock, node_id: str, number: int) -> None:
+def work(lifeline: Connection, settings: Settings, clock: SteadyClock, pool_name: str, number: int) -> None:
     """Entry point of a worker process; `lifeline` ends when the parent stops it or is gone."""
     from dicom_node.building import build_pipeline, installed
     from dicom_node.log import set_up_logging
@@ -184,7 +198,7 @@ def work(lifeline: Connection, settings: Settings, clock: SteadyClock, node_id: 
     try:
         models = installed(settings)
         pipeline = build_pipeline(settings, clock, models)
-        status = Worker(pipeline, models, owner_name(node_id, number)).run(stop)
+        status = Worker(pipeline, models, owner_name(pool_name, number)).run(stop)
     except Exception:  # the process ends here: Python itself would print the error with its text
         log.exception("worker ends")
         status = 1

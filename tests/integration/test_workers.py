@@ -156,6 +156,44 @@ def test_a_pool_that_is_stopped_lets_its_workers_finish(make: Callable[..., Pipe
     assert (job.state, job.attempts, job.interruptions) == (JobState.SUCCEEDED, 1, 0)
 
 
+def test_a_pool_that_is_stopped_gives_back_nothing_of_another_pool_of_that_name(
+    make: Callable[..., PipelineRig],
+) -> None:
+    rig = make(endless_on_white=True)
+    receive(rig, white=True)
+    with pool_of(rig) as pool:
+        pool.until(lambda: is_stuck(rig))
+        held = job_of(rig)
+        with pool_of(rig):
+            pass
+        assert (job_of(rig).state, job_of(rig).lease_owner) == (JobState.RUNNING, held.lease_owner)
+
+
+def test_a_pool_that_is_stopped_while_it_is_tended_leaves_no_worker_behind(
+    make: Callable[..., PipelineRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make()
+    with pool_of(rig) as pool:
+        start, starting = pool.pool._start, threading.Event()
+        begun: list[Any] = []
+
+        def start_slowly(number: int) -> Any:
+            starting.set()
+            time.sleep(0.5)
+            begun.append(start(number))
+            return begun[-1]
+
+        monkeypatch.setattr(pool.pool, "_start", start_slowly)
+        tending = threading.Thread(target=pool.pool.run, args=[threading.Event()], daemon=True)
+        tending.start()
+        assert starting.wait(PATIENCE_S)
+        pool.pool.stop(0.1)
+        assert len(begun) == 1 and not begun[0].process.is_alive()
+        assert pool.pool.process_ids == ()
+        pool.pool.tend()
+        assert len(begun) == 1, "a stopped pool starts nothing"
+
+
 # one worker, in this process -----------------------------------------------------------------------------------------
 
 
