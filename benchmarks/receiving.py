@@ -37,12 +37,15 @@ from pynetdicom import AE, _config, evt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dicom_node.clock import SteadyClock
 from dicom_node.dimse.command import file_meta
 from dicom_node.dimse.scp import PynetdicomReceiver
-from dicom_node.receiver import ReceiverSettings, SinkFactory
+from dicom_node.ledger import Ledger
+from dicom_node.receiver import ReceiverSettings
 from dicom_node.reception import ReceptionBoard
+from dicom_node.sink import LedgerSink
 from dicom_node.store import Store, StoreLimits
-from tests.integration.receiving_rig import EXPLICIT, SqliteSink, Table, encoded
+from tests.integration.receiving_rig import EXPLICIT, encoded
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -99,13 +102,17 @@ def make_load(folder: Path, name: str, sop_class: str, count: int, rows: int, co
 
 
 @contextlib.contextmanager
-def radnode(folder: Path, sink: SinkFactory) -> Iterator[Target]:
+def radnode(folder: Path) -> Iterator[Target]:
     settings = ReceiverSettings(port=0, ae_titles=("NODE",))
+    clock = SteadyClock.start()
+    ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", clock=clock)
+    ledger.migrate()
+    ledger.close()
     receiver = PynetdicomReceiver(
         settings,
         store_root=folder / "store",
         store_limits=NO_LIMITS,
-        sink_factory=sink,
+        sink_factory=partial(LedgerSink, ledger.url, clock),
         board=ReceptionBoard(),
     )
     receiver.start()
@@ -243,7 +250,7 @@ def one_row(name: str, folder: Path, load: Load, sender: str, associations: int)
     folder.mkdir()
     try:
         if name == "radnode":
-            open_target = radnode(folder, partial(SqliteSink, Table(folder / "table.db").path))
+            open_target = radnode(folder)
         else:
             open_target = orthanc(folder / "o") if name == "Orthanc" else storescp(folder / "s")
         with open_target as target, Memory(target.processes) as memory:

@@ -49,33 +49,34 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
     Bytes that are current already are counted and change nothing else. Bytes that a later revision had replaced become
     current again; the answer is DUPLICATE all the same, for their file is there.
     """
-    same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
-    _lock_study(tx, new)
-    same_bytes = sa.and_(same, instance.c.sha256 == new.sha256)
-    counted = tx.execute(instance.update().where(same_bytes).values(times_received=instance.c.times_received + 1))
-    if counted.rowcount:
-        return _take_back(tx, new, same_bytes)
-    replaced = tx.execute(instance.update().where(same, instance.c.is_current).values(is_current=False)).rowcount
+    state = _lock_study(tx, new)
+    known = tx.execute(_FIND, {"the_sop": new.sop_instance_uid, "the_study": new.study_uid}).all()
+    if any(row.sha256 == new.sha256 for row in known):
+        return _count_again(tx, new, state)
+    if known:
+        same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
+        tx.execute(instance.update().where(same, instance.c.is_current).values(is_current=False))
     tx.execute(
-        instance.insert().values(
-            study_uid=new.study_uid,
-            series_uid=new.series_uid,
-            sop_instance_uid=new.sop_instance_uid,
-            sop_class_uid=new.sop_class_uid,
-            transfer_syntax_uid=new.transfer_syntax_uid,
-            sha256=new.sha256,
-            size_bytes=new.size_bytes,
-            path=new.relative_path,
-            calling_ae=new.calling_ae,
-            called_ae=new.called_ae,
-            peer_address=new.peer_address,
-            received_at=new.received_at,
-            is_current=True,
-            state=InstanceState.STORED,
-        )
+        _INSERT,
+        {
+            "study_uid": new.study_uid,
+            "series_uid": new.series_uid,
+            "sop_instance_uid": new.sop_instance_uid,
+            "sop_class_uid": new.sop_class_uid,
+            "transfer_syntax_uid": new.transfer_syntax_uid,
+            "sha256": new.sha256,
+            "size_bytes": new.size_bytes,
+            "path": new.relative_path,
+            "calling_ae": new.calling_ae,
+            "called_ae": new.called_ae,
+            "peer_address": new.peer_address,
+            "received_at": new.received_at,
+            "is_current": True,
+            "state": InstanceState.STORED,
+        },
     )
-    _wake_study(tx, new)
-    if replaced:
+    _wake_study(tx, new, state)
+    if known:
         events.add(
             tx,
             new.study_uid,
@@ -84,15 +85,42 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
             what="an instance came again with other bytes; both are kept, the newest is current",
             detail=f"SOP Instance UID {new.sop_instance_uid}",
         )
-    return Recorded(kind=RecordedKind.REVISED if replaced else RecordedKind.NEW)
+    return Recorded(kind=RecordedKind.REVISED if known else RecordedKind.NEW)
 
 
-def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> Recorded:
+# Built once: this is the path of every C-STORE, and building a statement costs as much as running it.
+_FIND = sa.select(instance.c.id, instance.c.sha256).where(
+    instance.c.sop_instance_uid == sa.bindparam("the_sop"), instance.c.study_uid == sa.bindparam("the_study")
+)
+_INSERT = instance.insert()
+_STATE = sa.select(study.c.state).where(study.c.study_uid == sa.bindparam("the_study"))
+_STATE_LOCKED = _STATE.with_for_update()
+_TOUCH = (
+    study.update()
+    .where(study.c.study_uid == sa.bindparam("the_study"))
+    .values(
+        last_received_at=sa.bindparam("now"), look_at=sa.bindparam("now"), calling_ae=sa.bindparam("the_calling_ae")
+    )
+)
+
+
+def _count_again(tx: sa.Connection, new: NewInstance, state: StudyState) -> Recorded:
+    """The same bytes under the same UID: counted."""
+    same_bytes = sa.and_(
+        instance.c.sop_instance_uid == new.sop_instance_uid,
+        instance.c.study_uid == new.study_uid,
+        instance.c.sha256 == new.sha256,
+    )
+    tx.execute(instance.update().where(same_bytes).values(times_received=instance.c.times_received + 1))
+    return _take_back(tx, new, same_bytes, state)
+
+
+def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool], state: StudyState) -> Recorded:
     """The same bytes again: nothing new, unless they had been replaced, or their file was evicted.
 
     Of an evicted study even replaced bytes only get their file back: what is current keeps its result, and sleeps on.
     """
-    if _restore_current(tx, new, same_bytes):
+    if _restore_current(tx, new, same_bytes, state):
         return Recorded(kind=RecordedKind.DUPLICATE)
     evicted = sa.and_(same_bytes, instance.c.path.is_(None))
     put_back = instance.update().where(evicted).values(path=new.relative_path).returning(instance.c.is_current)
@@ -100,14 +128,16 @@ def _take_back(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement
     if is_current is None:
         return Recorded(kind=RecordedKind.DUPLICATE)
     if is_current:
-        _wake_study(tx, new)
+        _wake_study(tx, new, state)
     what = "an evicted instance came again and is kept again"
     detail = "" if is_current else "a later revision of it is current"
     events.add(tx, new.study_uid, at=new.received_at, stage=Stage.RECEIVE, what=what, detail=detail)
     return Recorded(kind=RecordedKind.NEW)
 
 
-def _restore_current(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool]) -> bool:
+def _restore_current(
+    tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnElement[bool], state: StudyState
+) -> bool:
     """Bytes whose file is there and that other bytes had replaced are the newest again; whether they were such."""
     replaced = sa.and_(same_bytes, instance.c.path.is_not(None), sa.not_(instance.c.is_current))
     row_id = tx.execute(sa.select(instance.c.id).where(replaced)).scalar_one_or_none()
@@ -115,7 +145,7 @@ def _restore_current(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnE
         return False
     same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
     tx.execute(instance.update().where(same).values(is_current=instance.c.id == row_id))
-    _wake_study(tx, new)
+    _wake_study(tx, new, state)
     events.add(
         tx,
         new.study_uid,
@@ -127,8 +157,17 @@ def _restore_current(tx: sa.Connection, new: NewInstance, same_bytes: sa.ColumnE
     return True
 
 
-def _lock_study(tx: sa.Connection, new: NewInstance) -> None:
-    """Create the study's row if it is not there; on PostgreSQL hold it, so that two acceptors take turns."""
+def _lock_study(tx: sa.Connection, new: NewInstance) -> StudyState:
+    """State of the study, whose row is made if it is not there; on PostgreSQL held, so that acceptors take turns."""
+    find = _STATE if tx.dialect.name == "sqlite" else _STATE_LOCKED  # SQLite's transaction is alone already
+    state = tx.execute(find, {"the_study": new.study_uid}).scalar_one_or_none()
+    if state is None:
+        _create_study(tx, new)
+        state = tx.execute(find, {"the_study": new.study_uid}).scalar_one()
+    return StudyState(state)
+
+
+def _create_study(tx: sa.Connection, new: NewInstance) -> None:
     values = {
         "study_uid": new.study_uid,
         "state": StudyState.RECEIVING,
@@ -148,8 +187,7 @@ def _lock_study(tx: sa.Connection, new: NewInstance) -> None:
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
         created = tx.execute(postgresql_insert(study).values(values).on_conflict_do_nothing())
-        tx.execute(sa.select(study.c.study_uid).where(study.c.study_uid == new.study_uid).with_for_update())
-    if created.rowcount:
+    if created.rowcount:  # else another acceptor was faster
         events.add(
             tx,
             new.study_uid,
@@ -161,25 +199,19 @@ def _lock_study(tx: sa.Connection, new: NewInstance) -> None:
         )
 
 
-def _wake_study(tx: sa.Connection, new: NewInstance) -> None:
+def _wake_study(tx: sa.Connection, new: NewInstance, state: StudyState) -> None:
     """A new instance makes a settled study a study being received again, in its next revision."""
-    settled = study.c.state != StudyState.RECEIVING
-    reopened = tx.execute(
-        study.update()
-        .where(study.c.study_uid == new.study_uid, settled)
-        .values(
-            state=StudyState.RECEIVING,
-            revision=study.c.revision + 1,
-            revision_started_at=new.received_at,
-            completed_at=None,
+    if state is not StudyState.RECEIVING:
+        tx.execute(
+            study.update()
+            .where(study.c.study_uid == new.study_uid)
+            .values(
+                state=StudyState.RECEIVING,
+                revision=study.c.revision + 1,
+                revision_started_at=new.received_at,
+                completed_at=None,
+            )
         )
-    ).rowcount
-    tx.execute(
-        study.update()
-        .where(study.c.study_uid == new.study_uid)
-        .values(last_received_at=new.received_at, look_at=new.received_at, calling_ae=new.calling_ae)
-    )
-    if reopened:
         events.add(
             tx,
             new.study_uid,
@@ -188,6 +220,7 @@ def _wake_study(tx: sa.Connection, new: NewInstance) -> None:
             what="a late instance opens a new revision",
             detail=f"from {new.calling_ae}",
         )
+    tx.execute(_TOUCH, {"the_study": new.study_uid, "now": new.received_at, "the_calling_ae": new.calling_ae})
 
 
 def to_index(tx: sa.Connection, *, limit: int) -> tuple[StoredInstance, ...]:
