@@ -5,7 +5,7 @@ Served by `dicom_node.web`. Labels are states, models and destinations; never a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -27,9 +27,19 @@ class NodeMetrics(Collector):
     ----------
     ledger, store, board
         The node's.
+    restarts : callable
+        How many processes of each kind died and were replaced since the node started.
     """
 
-    def __init__(self, ledger: Ledger, store: Store, board: ReceptionBoard) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        board: ReceptionBoard,
+        *,
+        restarts: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        self._restarts = restarts
         self._ledger = ledger
         self._store = store
         self._board = board
@@ -95,9 +105,26 @@ class NodeMetrics(Collector):
         yield GaugeMetricFamily(
             "radnode_open_associations", "Open DICOM associations", value=len(self._board.snapshot())
         )
-        yield CounterMetricFamily(
-            "radnode_associations", "DICOM associations accepted since start", value=self._board.counts().associations
+        counts = self._board.counts()
+        yield _counter("radnode_associations", "DICOM associations accepted since start", (), {(): counts.associations})
+        yield _counter(
+            "radnode_associations_rejected", "DICOM associations rejected since start", (), {(): counts.rejected}
         )
+        answered: dict[tuple[str, ...], int] = {
+            ("stored",): counts.stored,
+            ("duplicate",): counts.duplicates,
+            ("refused",): counts.refused,
+        }
+        yield _counter("radnode_received_instances", "C-STORE requests answered since start", ("answer",), answered)
+        restarts: dict[tuple[str, ...], int] = {(process,): count for process, count in self._restarts().items()}
+        yield _counter("radnode_process_restarts", "Processes that died and were replaced", ("process",), restarts)
         yield GaugeMetricFamily(
             "radnode_disk_free_bytes", "Free bytes where files are kept", value=self._store.free_bytes()
         )
+
+
+def _counter(name: str, help_text: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=list(labels))
+    for values, count in counts.items():
+        family.add_metric(list(values), count)
+    return family

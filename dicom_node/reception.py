@@ -28,6 +28,7 @@ class Happened(StrEnum):
     OBJECT_STARTED = "object_started"  # a C-STORE has begun; its study is not known yet
     OBJECT_KNOWN = "object_known"  # the study of the half-received object is known
     STORED = "stored"  # durable and in the ledger
+    DUPLICATE = "duplicate"  # durable and in the ledger already
     REFUSED = "refused"  # an object was answered with a failure
     CLOSED = "closed"  # released, aborted or cut
 
@@ -83,6 +84,7 @@ class ReceptionCounts:
     associations: int = 0
     rejected: int = 0
     stored: int = 0
+    duplicates: int = 0
     refused: int = 0
 
 
@@ -192,6 +194,7 @@ class ReceptionBoard:
                 associations=self._totals[Happened.OPENED],
                 rejected=self._totals[Happened.REJECTED],
                 stored=self._totals[Happened.STORED],
+                duplicates=self._totals[Happened.DUPLICATE],
                 refused=self._totals[Happened.REFUSED],
             )
 
@@ -219,7 +222,7 @@ def _change(association: _Association, report: Report) -> tuple[str, ...]:
             association.half_received_study = report.study_uid
         case Happened.REFUSED:
             association.receiving, association.half_received_study = False, ""
-        case Happened.STORED:
+        case Happened.STORED | Happened.DUPLICATE:
             association.receiving, association.half_received_study = False, ""
             association.stored += 1
             association.contributed(report.study_uid)

@@ -170,7 +170,8 @@ class ObjectReception(DIMSEServiceProvider):
 
     def _answer(self, command: Command, answer: Answer) -> None:
         if answer.status is Status.SUCCESS:
-            self._association.tell(Happened.STORED, study_uid=answer.study_uid)
+            happened = Happened.DUPLICATE if answer.is_duplicate else Happened.STORED
+            self._association.tell(happened, study_uid=answer.study_uid)
         else:
             self._association.tell(Happened.REFUSED, reason=answer.comment)
             log.warning(

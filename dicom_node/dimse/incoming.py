@@ -44,6 +44,7 @@ class Answer:
     status: Status
     comment: str = ""
     study_uid: str = ""
+    is_duplicate: bool = False
 
 
 class ObjectTooLarge(Exception):
@@ -233,6 +234,7 @@ class IncomingObject:
             # The commit may have happened although it was not reported, and a row must never lose its file. Without
             # a row the scan at the next start takes the file up.
             return Answer(status=Status.OUT_OF_RESOURCES, comment="ledger not available")
-        if kind is RecordedKind.DUPLICATE:
+        is_duplicate = kind is RecordedKind.DUPLICATE
+        if is_duplicate:
             self._intake.store.remove(relative_path)
-        return Answer(status=Status.SUCCESS, study_uid=identity.study_uid)
+        return Answer(status=Status.SUCCESS, study_uid=identity.study_uid, is_duplicate=is_duplicate)

@@ -124,15 +124,17 @@ def test_subscribers_are_told_of_each_instance_and_of_the_end(board: ReceptionBo
 def test_the_snapshot_and_the_totals_are_for_people(board: ReceptionBoard, clock: Clock) -> None:
     clock.now += 5
     tell(board, Happened.STORED, STUDY)
+    tell(board, Happened.DUPLICATE, STUDY)
     tell(board, Happened.REFUSED)
     tell(board, Happened.REJECTED, association=2)
     tell(board, Happened.OBJECT_STARTED)
     clock.now += 2
     (open_,) = board.snapshot()
     assert (open_.calling_ae, open_.peer_address) == ("CT", "192.0.2.7")
-    assert (open_.open_s, open_.idle_s, open_.receiving, open_.studies, open_.stored) == (7, 2, True, 1, 1)
+    assert (open_.open_s, open_.idle_s, open_.receiving, open_.studies, open_.stored) == (7, 2, True, 1, 2)
     counts = board.counts()
-    assert (counts.associations, counts.rejected, counts.stored, counts.refused) == (1, 1, 1, 1)
+    assert (counts.associations, counts.rejected, counts.stored, counts.duplicates) == (1, 1, 1, 1)
+    assert counts.refused == 1
 
 
 def test_an_association_that_brings_studies_for_ever_does_not_fill_the_memory(board: ReceptionBoard) -> None:
