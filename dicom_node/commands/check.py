@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from dicom_node.commands.context import json_option, load_settings, write_json
 from dicom_node.settings import Settings
+
+if TYPE_CHECKING:
+    from dicom_node.routing import Route
+    from models.registry import Inventory
 
 
 @click.command()
@@ -23,7 +29,12 @@ def check(ctx: click.Context, json_to: str | None) -> None:
     else:
         console = Console(highlight=False)
         for name, fault in found:
-            console.print(f"[green]ok[/]    {name}" if not fault else f"[red]fault[/] {name}: {fault}")
+            line = (
+                Text.assemble(("fault", "red"), f" {name}: {fault}")
+                if fault
+                else Text.assemble(("ok", "green"), f"    {name}")
+            )
+            console.print(line, soft_wrap=True)  # a terminal wraps by itself; in a file a fault stays one line
     if any(fault for _name, fault in found):
         ctx.exit(1)
 
@@ -31,7 +42,10 @@ def check(ctx: click.Context, json_to: str | None) -> None:
 def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _routes_and_models(settings)
     yield "disk", _disk(settings)
-    yield "ledger", _ledger(settings)
+    fault = _ledger(settings)
+    yield "ledger", fault
+    if not fault:
+        yield from _unknown_destinations(settings)
     for destination in settings.destination:
         yield f"destination {destination.name}", _echo(destination)
 
@@ -58,16 +72,21 @@ def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
     except RoutesError as error:
         yield "routes", str(error)
         return
-    yield "routes", ""
-    known = set(settings.destinations_list())
-    for route in routes.route:
-        unknown = sorted(set(route.destinations) - known)
-        if unknown:
-            yield f"route {route.name}", f"names destinations that are not set: {', '.join(unknown)}"
-        elif inventory.find(route.model) is None:
-            yield f"route {route.name}", f"model {route.model} is not installed: its studies will end as NO_ROUTE"
-        else:
-            yield f"route {route.name}", ""
+    checked = [(f"route {route.name}", _route_fault(route, settings, inventory)) for route in routes.route]
+    if not checked:
+        yield "routes", "there is none: every study will end as NO_ROUTE"
+    elif not any(fault for _name, fault in checked):
+        yield "routes", ""
+    yield from checked
+
+
+def _route_fault(route: Route, settings: Settings, inventory: Inventory) -> str:
+    unknown = sorted(set(route.destinations) - set(settings.destinations_list()))
+    if unknown:
+        return f"names destinations that are not set: {', '.join(unknown)}"
+    if inventory.find(route.model) is None:
+        return f"model {route.model} is not installed: its studies will end as NO_ROUTE"
+    return ""
 
 
 def _disk(settings: Settings) -> str:
@@ -93,6 +112,25 @@ def _ledger(settings: Settings) -> str:
     except LedgerError as error:
         return str(error)
     return "" if version or settings.ledger.url is None else "empty: it is set up at the first start"
+
+
+def _unknown_destinations(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What waits for destinations that the settings no longer name."""
+    from dicom_node.ledger import Ledger, deliveries, jobs
+
+    ledger = Ledger(settings.ledger_url)
+    try:
+        if ledger.schema_version() is None:
+            return
+        known = settings.destinations_list()
+        with ledger.read() as tx:
+            waiting = deliveries.unknown_destinations(tx, known)
+            meant = jobs.open_for_unknown_destinations(tx, known)
+    finally:
+        ledger.close()
+    for name in sorted({*waiting, *meant}):
+        found = f"{waiting.get(name, 0)} open delivery(ies) and {meant.get(name, 0)} open job(s) are meant for it"
+        yield f"destination {name}", f"is not set, but {found}: the next start closes the deliveries as failed"
 
 
 def _echo(destination: object) -> str:

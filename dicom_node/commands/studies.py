@@ -111,7 +111,9 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
     study_uid = one_study(ledger, study) if study else None
     now = ledger.clock()
     with ledger.begin() as tx:
-        due = deliveries.make_due(tx, now, study_uid=study_uid, destination=destination)
+        due = deliveries.make_due(
+            tx, now, study_uid=study_uid, destination=destination, known=settings.destinations_list()
+        )
         again, reopened = 0, False
         if study_uid:
             again = sum(jobs.queue_again(tx, job.id, now) for job in jobs.newest_of_study(tx, study_uid))

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from dicom_node.ledger import events
 from dicom_node.ledger.schema import commitment, delivery
-from dicom_node.states import DeliveryState
+from dicom_node.states import DeliveryState, Stage
 from inference.findings import StudyUid
 
 
@@ -196,6 +197,39 @@ def cancel_unsent(tx: sa.Connection, result_set_id: int, *, at: datetime, reason
     return names
 
 
+def unknown_destinations(tx: sa.Connection, known: Collection[str]) -> dict[str, int]:
+    """Destinations that the settings no longer name, with how many deliveries are still open for each."""
+    query = sa.select(delivery.c.destination, sa.func.count()).where(_open_elsewhere(known))
+    return {name: count for name, count in tx.execute(query.group_by(delivery.c.destination))}  # noqa: C416
+
+
+def close_unknown(tx: sa.Connection, known: Collection[str], now: datetime) -> int:
+    """Close what is open for destinations that are no longer set; once they are again, a person may retry."""
+    rows = tuple(map(_row, tx.execute(sa.select(delivery).where(_open_elsewhere(known)))))
+    for row in rows:
+        reason = f"destination {row.destination} is no longer set"
+        tx.execute(
+            delivery.update()
+            .where(delivery.c.id == row.id)
+            .values(
+                state=DeliveryState.FAILED,
+                attempt_started_at=None,
+                next_attempt_at=None,
+                finished_at=now,
+                reason=reason,
+            )
+        )
+        what = f"not delivered: {reason}; when it is set again, `radnode retry`"
+        events.add(tx, row.study_uid, at=now, stage=Stage.DELIVER, what=what)
+    return len(rows)
+
+
+def _open_elsewhere(known: Collection[str]) -> sa.ColumnElement[bool]:
+    unconfirmed = sa.and_(delivery.c.state == DeliveryState.SENT, delivery.c.finished_at.is_(None))
+    is_open = sa.or_(delivery.c.state == DeliveryState.PENDING, unconfirmed)
+    return sa.and_(is_open, delivery.c.destination.not_in(list(known)))
+
+
 def put_off(tx: sa.Connection, ids: Sequence[int], *, until: datetime) -> None:
     """Give claimed deliveries back untried: the destination's circuit is open."""
     tx.execute(delivery.update().where(delivery.c.id.in_(ids)).values(attempt_started_at=None, next_attempt_at=until))
@@ -209,14 +243,23 @@ def release_attempts(tx: sa.Connection, *, destination: str | None = None) -> in
     return tx.execute(query.values(attempt_started_at=None)).rowcount
 
 
-def make_due(tx: sa.Connection, now: datetime, *, study_uid: StudyUid | None, destination: str | None) -> int:
-    """A person wants failed and waiting deliveries tried again now."""
+def make_due(
+    tx: sa.Connection,
+    now: datetime,
+    *,
+    study_uid: StudyUid | None,
+    destination: str | None,
+    known: Collection[str] | None = None,
+) -> int:
+    """A person wants failed and waiting deliveries tried again now; of `known` destinations only, when told them."""
     again = (DeliveryState.FAILED, DeliveryState.PENDING)
     query = delivery.update().where(delivery.c.state.in_(again))
     if study_uid is not None:
         query = query.where(delivery.c.study_uid == study_uid)
     if destination is not None:
         query = query.where(delivery.c.destination == destination)
+    if known is not None:
+        query = query.where(delivery.c.destination.in_(list(known)))
     return tx.execute(query.values(state=DeliveryState.PENDING, next_attempt_at=now, finished_at=None)).rowcount
 
 

@@ -6,7 +6,8 @@ whose lease has gone to another finds out at its next commit, because every chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -419,6 +420,12 @@ def queue_again(tx: sa.Connection, job_id: int, now: datetime) -> bool:
         )
     )
     return changed.rowcount == 1
+
+
+def open_for_unknown_destinations(tx: sa.Connection, known: Collection[str]) -> dict[str, int]:
+    """Destinations that the settings no longer name, with how many open jobs were routed to each."""
+    open_jobs = sa.select(job.c.destinations).where(job.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    return dict(Counter(name for names in tx.execute(open_jobs).scalars() for name in names if name not in known))
 
 
 def count_by_state(tx: sa.Connection) -> dict[JobState, int]:

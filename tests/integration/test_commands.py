@@ -293,6 +293,22 @@ def test_check_names_each_fault(desk: Desk) -> None:
     desk.run("check", status=1)
 
 
+def test_check_lists_what_waits_for_destinations_that_are_no_longer_set(desk: Desk, storescp: StoreScp) -> None:
+    desk.analysed()
+    desk.rig.receive(film_file(desk.rig.folder / "other.dcm", disc_picture(64, 48), StudyInstanceUID=OTHER))
+    desk.rig.settle()
+    only = {"name": "new", "kind": "pacs", "host": "127.0.0.1", "port": storescp.dimse_port, "called_ae": "STORESCP"}
+    desk.write(destination=[only])
+    faults = {one["check"]: one["fault"] for one in desk.json("check", status=1) if not one["ok"]}
+    assert "1 open delivery(ies) and 1 open job(s)" in faults["destination pacs"]
+    assert "is not set" in faults["destination web"]
+    assert "routes" not in [one["check"] for one in desk.json("check", status=1) if one["ok"]]
+    assert desk.run("retry", "--all").output.startswith("0 job(s) and 0 delivery(ies)")
+    told = desk.run("check", status=1).output
+    long = next(line for line in told.splitlines() if "open delivery(ies)" in line)
+    assert len(long) > 80 and "closes the deliveries as failed" in long, "a fault is one line in a file"
+
+
 def test_route_says_where_each_study_of_a_folder_would_go_and_stores_nothing(desk: Desk) -> None:
     folder = desk.rig.folder / "films"
     folder.mkdir()

@@ -587,6 +587,28 @@ def test_an_archive_that_rejects_this_node_says_what_to_change(rig: Rig, orthanc
     rig.until(rig.deliverer(of(orthanc)), lambda: rig.state() is DeliveryState.CONFIRMED)
 
 
+# a destination that is no longer set ----------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_destination_that_is_no_longer_set_is_closed_and_can_be_retried(rig: Rig) -> None:
+    sops = rig.result()
+    with rig.ledger.begin() as tx:
+        assert deliveries.unknown_destinations(tx, ["pacs"]) == {}
+        assert deliveries.unknown_destinations(tx, ["other"]) == {"pacs": 1}
+        assert deliveries.close_unknown(tx, ["pacs"], rig.clock()) == 0
+        assert deliveries.close_unknown(tx, [], rig.clock()) == 1
+    row = rig.row()
+    assert (row.state, row.finished_at) == (DeliveryState.FAILED, rig.clock())
+    assert row.reason == "destination pacs is no longer set" and row.reason in rig.told()
+    with rig.ledger.begin() as tx:
+        assert deliveries.close_unknown(tx, [], rig.clock()) == 0, "once"
+        assert deliveries.make_due(tx, rig.clock(), study_uid=STUDY, destination=None, known=["other"]) == 0
+        assert deliveries.make_due(tx, rig.clock(), study_uid=STUDY, destination=None, known=["pacs"]) == 1
+    with Peer().running() as peer:
+        rig.deliverer(pacs(peer.port)).deliver_due()
+    assert (peer.stored, rig.state()) == (sops, DeliveryState.CONFIRMED)
+
+
 # the node's own disk and ledger --------------------------------------------------------------------------------------
 
 
