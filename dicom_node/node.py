@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+import sqlalchemy as sa
 import structlog
 
 from dicom_node.building import build_pipeline, installed
@@ -74,7 +75,7 @@ class Node:
         self.ledger: Ledger = self.pipeline.ledger
         self.store = self.pipeline.store
         self.board = ReceptionBoard()
-        self.metrics = NodeMetrics(self.ledger, self.store, self.board)
+        self.metrics = NodeMetrics(self.ledger, self.store, self.board, restarts=self._restarts)
         self.workers = WorkerPool(settings, self.ledger, self.clock, self.node_id)
         self.receiver: Receiver = PynetdicomReceiver(
             settings.receiver,
@@ -134,8 +135,22 @@ class Node:
         parts = {name: "" if thread.is_alive() else "stopped" for name, thread in self._threads.items()}
         disk = self.store.disk_state()
         parts["disk"] = "" if disk is DiskState.NORMAL else f"below the {disk} watermark"
-        parts["workers"] = "" if self.workers.process_ids or not self.settings.worker.count else "none is running"
+        if self.settings.worker.count and not self.workers.process_ids:
+            parts["workers"] = parts.get("workers") or "none is running"
+        parts["receiver"] = self.receiver.fault
+        parts["ledger"] = self._ledger_fault()
         return Health(parts=parts)
+
+    def _ledger_fault(self) -> str:
+        try:
+            with self.ledger.read() as tx:
+                jobs.any_queued(tx)
+        except sa.exc.SQLAlchemyError as error:
+            return f"does not answer ({type(error).__name__})"
+        return ""
+
+    def _restarts(self) -> dict[str, int]:
+        return {"acceptor": self.receiver.restarts, "worker": self.workers.restarts}
 
     def _run(self, name: str, loop: Callable[[threading.Event], None]) -> None:
         thread = threading.Thread(target=loop, args=(self._stop,), name=name, daemon=True)
@@ -150,6 +165,7 @@ class Node:
             attempts = deliveries.release_attempts(tx)
             deliveries.forget_all_unanswered_commitments(tx, now)
             receiving = studies.wake_all_receiving(tx, now)
+            orphaned = deliveries.close_unknown(tx, self.settings.destinations_list(), now)
             known, known_results = instances.known_paths(tx), results.known_paths(tx)
         report = self.store.scan(known, reindexer(self.store, self._record_recovered))
         unknown_results = self.store.remove_unknown_results(known_results)
@@ -159,6 +175,7 @@ class Node:
             "recovered",
             jobs_queued_again=held,
             deliveries_due_again=attempts,
+            deliveries_without_destination=orphaned,
             studies_being_received=receiving,
             half_received_files_removed=report.temporary_removed,
             files_indexed_again=len(report.reindexed),

@@ -123,6 +123,14 @@ class Receiver(Protocol):
     def port(self) -> int:
         """TCP port on which it listens; raises `ReceiverError` before `start`."""
 
+    @property
+    def fault(self) -> str:
+        """Why it takes no association; empty while it does."""
+
+    @property
+    def restarts(self) -> int:
+        """How many of its processes died and were replaced."""
+
     def start(self) -> None:
         """Listen; returns when every acceptor process takes associations. Raises `ReceiverError`."""
 

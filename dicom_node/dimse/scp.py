@@ -107,6 +107,14 @@ class PynetdicomReceiver:
         return self._restarts
 
     @property
+    def fault(self) -> str:
+        """Why it takes no association; empty while it does."""
+        if self._supervisor is None or not self._supervisor.is_alive():
+            return "stopped" if self._supervisor else "not started"
+        alive = any(one.is_ready and one.process.is_alive() for one in tuple(self._acceptors.values()))
+        return "" if alive else "no acceptor process is running"
+
+    @property
     def process_ids(self) -> tuple[int, ...]:
         """Of the acceptor processes that run."""
         return tuple(acceptor.process.pid or 0 for acceptor in tuple(self._acceptors.values()))

@@ -25,7 +25,7 @@ from inference.findings import StudyUid
 from tests.archives import Orthanc, free_port
 from tests.integration.receiving_rig import eventually
 from tests.pictures import disc_picture, film_file
-from tests.pipeline_rig import OWNER, QUIET_S, PipelineRig, pacs
+from tests.pipeline_rig import CHEST, OWNER, QUIET_S, PipelineRig, pacs
 
 STUDY = "1.2.826.0.1.79"
 A_DAY_S = 86_400.0
@@ -406,6 +406,25 @@ def test_a_crash_while_files_are_evicted_raises_no_false_alarm_and_takes_nothing
     assert len(rig.result_files()) == 1
     after = rig.account(STUDY)
     assert (after.study, after.events) == (before.study, before.events)
+
+
+def test_a_node_that_starts_closes_what_waits_for_destinations_it_no_longer_has(
+    make: Callable[..., PipelineRig],
+) -> None:
+    rig = make()
+    rig.receive(film(rig))
+    rig.settle()
+    rig.work()
+    rig = make(destination=[pacs("web")], routes=[{**CHEST, "destinations": ["web"]}])
+    node = Node(rig.settings)
+    try:
+        node.recover()
+    finally:
+        node.shutdown()
+    closed, open_ = rig.account(STUDY).deliveries
+    assert (closed.destination, closed.state) == ("pacs", DeliveryState.FAILED)
+    assert (open_.destination, open_.state) == ("web", DeliveryState.PENDING)
+    assert any("destination pacs is no longer set" in told for told in rig.told(STUDY))
 
 
 def test_an_image_that_comes_while_files_are_evicted_is_kept(rig: PipelineRig) -> None:

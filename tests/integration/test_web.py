@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
+from dicom_node.dimse.scp import PynetdicomReceiver
 from dicom_node.health import Health
 from dicom_node.ledger import deliveries
 from dicom_node.metrics import NodeMetrics
+from dicom_node.node import Node
 from dicom_node.reception import Happened, ReceptionBoard, Report
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebError, WebServer
 from inference.findings import StudyUid
+from tests.integration.receiving_rig import eventually
 from tests.pictures import film_file
 from tests.pipeline_rig import PipelineRig
 
@@ -50,7 +56,8 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     rig = PipelineRig(tmp_path)
     board = ReceptionBoard()
-    found = Served(rig, board, NodeMetrics(rig.pipeline.ledger, rig.pipeline.store, board))
+    restarts = {"acceptor": 2, "worker": 1}
+    found = Served(rig, board, NodeMetrics(rig.pipeline.ledger, rig.pipeline.store, board, restarts=lambda: restarts))
     app = build_app(rig.pipeline.ledger, found.metrics.registry, lambda: Health(parts=found.parts))
     server = WebServer(app, "127.0.0.1", 0)
     server.start()
@@ -100,6 +107,59 @@ def test_metrics_count_what_the_ledger_knows_and_name_no_study(served: Served) -
     assert after[("radnode_last_image_to_confirmed_seconds_sum", "pacs")] == 40
     text = served.get("/metrics").text
     assert STUDY not in text and "1.2." not in text and "CR1" not in text
+
+
+def test_metrics_count_what_happened_at_the_port_and_which_processes_died(served: Served) -> None:
+    def report(happened: Happened) -> None:
+        served.board.apply("a", Report(happened=happened, association=1, study_uid=STUDY, calling_ae="CR1"))
+
+    for happened in (Happened.REJECTED, Happened.OPENED, *[Happened.STORED] * 3, *[Happened.DUPLICATE] * 2):
+        report(happened)
+    report(Happened.REFUSED)
+    found = served.samples()
+    assert found[("radnode_associations_rejected_total", "")] == 1
+    answers = {name: found[("radnode_received_instances_total", name)] for name in ("stored", "duplicate", "refused")}
+    assert answers == {"stored": 3, "duplicate": 2, "refused": 1}
+    assert found[("radnode_process_restarts_total", "acceptor")] == 2
+    assert found[("radnode_process_restarts_total", "worker")] == 1
+    text = served.get("/metrics").text
+    assert STUDY not in text and "CR1" not in text
+
+
+def test_a_node_whose_workers_receiver_or_ledger_do_not_work_is_unwell(tmp_path: Path) -> None:
+    rig = PipelineRig(tmp_path, receiver={"port": 0, "processes": 1}, web={"port": 0}, worker={"count": 1})
+    node = Node(rig.settings)
+    try:
+        parts = node.health().parts
+        assert (parts["receiver"], parts["workers"], parts["ledger"]) == ("not started", "none is running", "")
+        node.startup()
+        root = f"http://127.0.0.1:{node.web.port}/healthz"
+
+        def parts_now() -> dict[str, str]:
+            parts: dict[str, str] = httpx.get(root, trust_env=False, timeout=30).json()["parts"]
+            return parts
+
+        assert eventually(lambda: set(parts_now().values()) == {"ok"}), parts_now()
+        receiver = node.receiver
+        assert isinstance(receiver, PynetdicomReceiver)
+        (acceptor,), (worker,) = receiver.process_ids, node.workers.process_ids
+        os.kill(worker, signal.SIGSTOP)  # alive, so it is counted until it is dead
+        assert parts_now()["workers"] == "ok"
+        with rig.pipeline.ledger.begin() as tx:
+            tx.execute(sa.text("ALTER TABLE job RENAME TO job_away"))
+        assert parts_now()["ledger"].startswith("does not answer")
+        os.kill(worker, signal.SIGKILL)
+        assert eventually(lambda: parts_now()["workers"] == "none is running"), "nobody replaces it without a ledger"
+        with rig.pipeline.ledger.begin() as tx:
+            tx.execute(sa.text("ALTER TABLE job_away RENAME TO job"))
+        assert eventually(lambda: parts_now()["workers"] == parts_now()["ledger"] == "ok")
+        os.kill(acceptor, signal.SIGKILL)
+        assert eventually(lambda: receiver.restarts == 1 and parts_now()["receiver"] == "ok")
+        receiver.stop(0.1)
+        assert parts_now()["receiver"] == "stopped"
+    finally:
+        node.shutdown()
+        rig.close()
 
 
 def test_metrics_of_an_empty_node_can_be_read(served: Served) -> None:
