@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from dicom_node.ledger import Ledger, jobs
 from dicom_node.ledger.jobs import LeaseLost
+from dicom_node.outcomes import is_outdated
 from dicom_node.states import JobStage, JobState
 from inference.refusals import Reason, Refusal
 from tests.ledgers import (
@@ -282,9 +283,9 @@ def test_a_newer_revision_ends_queued_jobs_of_older_ones_and_no_others(ledger: L
     states = {job_id: job_of(ledger, job_id).state for job_id in (old, running, new)}
     assert states == {old: JobState.OUTDATED, running: JobState.RUNNING, new: JobState.QUEUED}
     with ledger.read() as tx:
-        assert jobs.is_outdated(tx, job_of(ledger, old))
-        assert not jobs.is_outdated(tx, job_of(ledger, new))
-        assert not jobs.is_outdated(tx, job_of(ledger, running)), "another model's revision does not count"
+        assert is_outdated(tx, job_of(ledger, old))
+        assert not is_outdated(tx, job_of(ledger, new))
+        assert not is_outdated(tx, job_of(ledger, running)), "another model's revision does not count"
 
 
 def test_a_retried_job_with_results_may_be_outdated_too(ledger: Ledger, clock: TestClock) -> None:
