@@ -70,7 +70,7 @@ class Coordinator:
                     self.keep_house()
                     keep_house_at = ledger.clock() + timedelta(seconds=HOUSEKEEPING_S)
                 self._sleep()
-            except Exception:
+            except Exception:  # the edge of the loop: the next round goes on
                 log.exception("coordinator step failed", stage="coordinate")
                 stop.wait(LONGEST_SLEEP_S)
         self._counting.shutdown(wait=False, cancel_futures=True)

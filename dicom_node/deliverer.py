@@ -94,7 +94,7 @@ class Deliverer:
                     self._release()
                 release_first = False
                 worked = self.deliver_due()
-            except Exception:
+            except Exception:  # the edge of the loop: the next round goes on
                 log.exception("delivery round failed", stage="deliver", destination=self.destination.name)
                 release_first, worked = True, False
                 stop.wait(AFTER_FAULT_S)

@@ -159,7 +159,7 @@ class Pipeline:
             return self._assemble_one(study, holders, archive_count)
         except sa.exc.DBAPIError:
             raise  # the ledger's trouble is everybody's
-        except Exception:
+        except Exception:  # the edge of the loop over studies: one must not hold the others
             log.exception("a study cannot be assembled", stage="assemble", study_uid=study.study_uid)
             again = self.ledger.clock() + timedelta(seconds=PUT_OFF_S)
             with self.ledger.begin() as tx:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dicom_node.commands.context import json_option, load_settings, write_json
+from dicom_node.delivery.archive import Destination
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
@@ -133,12 +134,12 @@ def _unknown_destinations(settings: Settings) -> Iterator[tuple[str, str]]:
         yield f"destination {name}", f"is not set, but {found}: the next start closes the deliveries as failed"
 
 
-def _echo(destination: object) -> str:
+def _echo(destination: Destination) -> str:
     from dicom_node.delivery import open_archive
     from dicom_node.delivery.archive import ArchiveError
 
     try:
-        archive = open_archive(destination)  # type: ignore[arg-type]
+        archive = open_archive(destination)
         archive.echo()
         archive.close()
     except ArchiveError as error:

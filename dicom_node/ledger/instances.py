@@ -54,8 +54,7 @@ def record(tx: sa.Connection, new: NewInstance) -> Recorded:
     if any(row.sha256 == new.sha256 for row in known):
         return _count_again(tx, new, state)
     if known:
-        same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
-        tx.execute(instance.update().where(same, instance.c.is_current).values(is_current=False))
+        tx.execute(instance.update().where(_same_uid(new), instance.c.is_current).values(is_current=False))
     tx.execute(
         _INSERT,
         {
@@ -104,13 +103,14 @@ _TOUCH = (
 )
 
 
+def _same_uid(new: NewInstance) -> sa.ColumnElement[bool]:
+    """Rows of the instance with this UID in this study, whatever their bytes."""
+    return sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
+
+
 def _count_again(tx: sa.Connection, new: NewInstance, state: StudyState) -> Recorded:
     """The same bytes under the same UID: counted."""
-    same_bytes = sa.and_(
-        instance.c.sop_instance_uid == new.sop_instance_uid,
-        instance.c.study_uid == new.study_uid,
-        instance.c.sha256 == new.sha256,
-    )
+    same_bytes = sa.and_(_same_uid(new), instance.c.sha256 == new.sha256)
     tx.execute(instance.update().where(same_bytes).values(times_received=instance.c.times_received + 1))
     return _take_back(tx, new, same_bytes, state)
 
@@ -143,8 +143,7 @@ def _restore_current(
     row_id = tx.execute(sa.select(instance.c.id).where(replaced)).scalar_one_or_none()
     if row_id is None:
         return False
-    same = sa.and_(instance.c.sop_instance_uid == new.sop_instance_uid, instance.c.study_uid == new.study_uid)
-    tx.execute(instance.update().where(same).values(is_current=instance.c.id == row_id))
+    tx.execute(instance.update().where(_same_uid(new)).values(is_current=instance.c.id == row_id))
     _wake_study(tx, new, state)
     events.add(
         tx,
