@@ -38,6 +38,7 @@ class Flag(StrEnum):
     BODY_PART_UNKNOWN = "body_part_unknown"  # the card limits body parts and the header names none
     SPACING_UNKNOWN = "spacing_unknown"  # no trustworthy pixel spacing: sizes are in pixels only
     LOSSY_COMPRESSION = "lossy_compression"  # the picture was compressed with loss
+    OUT_OF_RANGE = "out_of_range"  # unlike the pictures that the model was trained on, and analysed all the same
     STUDY_INCOMPLETE = "study_incomplete"  # analysed although images are missing
 
 
@@ -135,7 +136,10 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """A coded statement with a score about a whole image (`sop_instance_uid`) or, without one, the whole study."""
+    """A coded statement with a score about a whole image (`sop_instance_uid`), a side, or the whole study.
+
+    With `laterality` and no image it speaks of one breast, over all its views.
+    """
 
     label: str
     code: Code
@@ -145,6 +149,7 @@ class Finding:
     raw_score: float
     threshold: float
     sop_instance_uid: SopUid | None = None
+    laterality: Code | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ def _row(model: InstalledModel) -> dict[str, str]:
         "use": str(card.identity.use),
         "looks_for": ", ".join(label.title.en for label in card.labels),
         "runtimes": ", ".join(file.runtime for file in card.weights),
-        "thresholds": ", ".join(f"{label.lesion.threshold:.3f}" for label in card.labels),
+        "thresholds": ", ".join(f"{label.operating_point.threshold:.3f}" for label in card.labels),
         "weights": weights,
         "device_uid": card.device_uid,
     }

@@ -102,7 +102,7 @@ def _sought(request: EncodeRequest, findings: Findings) -> list[str]:
     for label in request.card.labels:
         parts = [
             label.title.in_language(language),
-            f"{texts.THRESHOLD.in_language(language).lower()} {texts.percent(label.lesion.threshold)}",
+            f"{texts.THRESHOLD.in_language(language).lower()} {texts.percent(label.operating_point.threshold)}",
         ]
         scores = [finding.score for finding in findings.findings if finding.label == label.key]
         if scores:

@@ -49,7 +49,7 @@ def provenance_of(card: ModelCard | None) -> Provenance:
         version=card.identity.version,
         manufacturer=card.identity.manufacturer,
         device_uid=card.device_uid,
-        parameters=tuple(f"{label.key}: threshold {label.lesion.threshold:g}" for label in card.labels),
+        parameters=tuple(f"{label.key}: threshold {label.operating_point.threshold:g}" for label in card.labels),
     )
 
 

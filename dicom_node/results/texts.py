@@ -75,6 +75,9 @@ FLAGS: Final[dict[Flag, Text]] = {
     Flag.BODY_PART_UNKNOWN: Text(en="body part unknown", ru="анатомическая область неизвестна"),
     Flag.SPACING_UNKNOWN: Text(en="scale unknown, sizes not measured", ru="масштаб неизвестен, размеры не измерены"),
     Flag.LOSSY_COMPRESSION: Text(en="compressed with loss", ru="сжатие с потерями"),
+    Flag.OUT_OF_RANGE: Text(
+        en="unlike the pictures the model was trained on", ru="не похоже на изображения, на которых обучена модель"
+    ),
     Flag.STUDY_INCOMPLETE: Text(en="study incomplete", ru="исследование неполное"),
 }
 
