@@ -417,9 +417,7 @@ class ModelCard(_Part):
             if marks and label.lesion is None:
                 raise ValueError(f"labels: {label.key} needs a lesion operating point: the output marks places")
             if not marks and (label.lesion is not None or label.picture is None):
-                raise ValueError(
-                    f"labels: {label.key} needs a picture operating point and no lesion's: it is a classifier"
-                )
+                raise ValueError(f"labels: {label.key} needs picture and no lesion: a classifier marks nothing")
         return self
 
     def class_index(self, label: Label) -> int:
@@ -441,12 +439,15 @@ class ModelCard(_Part):
         """sha256 over weights and everything that changes what is said: input, output, labels, intended use, guard.
 
         A changed threshold, calibration or preprocessing is another digest and so another Device UID; a corrected
-        description is not.
+        description is not. What a card leaves at its default takes no part, so that a key that a later version of
+        the software adds does not rename the models of today; defaults therefore never change.
         """
-        decisive = self.model_dump(
-            mode="json", include={"weights", "input", "output", "labels", "intended_use", "guard"}
-        )
+        parts = dict.fromkeys(("weights", "input", "output", "labels", "intended_use"), True)
+        decisive = self.model_dump(mode="json", include=parts, exclude_defaults=True)
+        decisive["kinds"] = [self.input.kind, self.output.kind]
         decisive["name"], decisive["version"] = self.identity.name, self.identity.version
+        if self.guard is not None:
+            decisive["guard"] = self.guard.model_dump(mode="json", exclude={"figures"})
         canonical = json.dumps(decisive, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -256,7 +256,7 @@ def thresholds_text(card: ModelCard | None, language: str) -> str:
     if card is None:
         return ""
     return ", ".join(
-        f"{word} {texts.percent(label.lesion.threshold)}"
+        f"{word} {texts.percent(label.operating_point.threshold)}"
         + (f" ({label.title.in_language(language).lower()})" if len(card.labels) > 1 else "")
         for label in card.labels
     )
