@@ -42,6 +42,7 @@ file = "model.pt2"
 sha256 = "{torch}"
 
 [input]
+kind = "projection"
 height = {size}
 width = {size}
 low_percentile = 0.0
@@ -50,6 +51,7 @@ mean = [0.0]
 std = [1.0]
 
 [output]
+kind = "center_heatmap"
 stride = {stride}
 picture = {picture}
 

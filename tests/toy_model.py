@@ -44,12 +44,14 @@ file = "model.onnx"
 sha256 = "{sha256}"
 
 [input]
+kind = "projection"
 height = {size}
 width = {size}
 mean = [0.0]
 std = [1.0]
 
 [output]
+kind = "center_heatmap"
 stride = {stride}
 
 [[labels]]
