@@ -1,8 +1,9 @@
-"""From a network's arrays to what is said: peaks, boxes, suppression, calibration, sizes, and the study's verdict.
+"""From what a network marks to what is said: calibration, thresholds, sizes, and the study's verdict.
 
-Called by `inference.engine` with one picture at a time, and by `training` and `eval`, which use `decode` with a
-threshold of their own. Pure NumPy; codes, thresholds and calibration come from the card. Figures are rounded to
-steps far below what matters, so that batch size and runtime do not make another result of the same picture.
+Called by `inference.engine` with one picture at a time. Arrays are read by `inference.outputs`, whose `decode` and
+`Mark` training and eval take from here with thresholds of their own. Pure NumPy; codes, thresholds and calibration come
+from the card. Figures are rounded to steps far below what matters, so that batch size and runtime do not make another
+result of the same picture.
 """
 
 from __future__ import annotations
@@ -16,10 +17,26 @@ from numpy.typing import NDArray
 
 from inference.findings import Box, Finding, Lesion, Measurement, PlanarRegion, Presence, Region
 from inference.images import ImageHeader
+from inference.outputs import decode_outputs
+from inference.outputs.center_heatmap import decode
+from inference.outputs.seen import Mark, Seen, iou, sigmoid
 from inference.preprocess import Transform
-from inference.refusals import Reason, Refused
-from models.card import Calibration, CenterHeatmapOutput, Label, ModelCard
+from models.card import Calibration, Label, ModelCard
 from models.codes import Code
+
+__all__ = [
+    "Mark",
+    "Picture",
+    "PictureResult",
+    "calibrated",
+    "decode",
+    "iou",
+    "measurements",
+    "say",
+    "sigmoid",
+    "study_findings",
+    "study_lesions",
+]
 
 LONG_AXIS = Code(value="103339001", scheme="SCT", meaning="Long axis")
 SHORT_AXIS = Code(value="103340004", scheme="SCT", meaning="Short axis")
@@ -28,24 +45,12 @@ MILLIMETER = Code(value="mm", scheme="UCUM", meaning="millimeter")
 SQUARE_MILLIMETER = Code(value="mm2", scheme="UCUM", meaning="square millimeter")
 
 _SCORE_DECIMALS = 4
-_BOX_DECIMALS = 2  # of a source pixel
 _SIZE_DECIMALS = 1
 _LEFT, _RIGHT = (
     Code(value="7771000", scheme="SCT", meaning="Left"),
     Code(value="24028007", scheme="SCT", meaning="Right"),
 )
 _SIDES = {"L": _LEFT, "R": _RIGHT}
-_OUTPUT_AXES = 4
-_CANDIDATES_PER_MARK = 20  # beyond these, peaks are noise of a flat map
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
-    """One place a network marks: channel of the label, box in source pixels, logit of its peak."""
-
-    label_index: int
-    box: Box
-    logit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,70 +69,9 @@ class PictureResult:
     lesions: tuple[Lesion, ...]
 
 
-def sigmoid(logit: float) -> float:
-    """Logistic function without overflow."""
-    return float(0.5 * (1.0 + np.tanh(0.5 * logit)))
-
-
 def calibrated(logit: float, calibration: Calibration) -> float:
     """Platt scaling of a logit, rounded: what a threshold compares."""
     return round(sigmoid(calibration.slope * logit + calibration.intercept), _SCORE_DECIMALS)
-
-
-def decode(
-    heatmap: NDArray[np.float32], ltrb: NDArray[np.float32], output: CenterHeatmapOutput, transform: Transform
-) -> tuple[Mark, ...]:
-    """Marks of one picture, strongest first, overlapping ones of one label suppressed.
-
-    Parameters
-    ----------
-    heatmap : float32 (labels, h, w)
-        Logits of a lesion's centre.
-    ltrb : float32 (4, h, w)
-        Distances in input pixels from the cell's centre to the left, top, right and bottom edges.
-    output : CenterHeatmapOutput
-        Stride, number of marks, overlap.
-    transform : Transform
-        The way back to source pixels.
-    """
-    marks: list[Mark] = []
-    labels, rows, columns = np.nonzero(_peaks(heatmap))
-    order = np.argsort(-heatmap[labels, rows, columns], kind="stable")[: output.max_lesions * _CANDIDATES_PER_MARK]
-    for label, row, column in zip(labels[order], rows[order], columns[order], strict=True):
-        box = _box(ltrb[:, row, column], int(row), int(column), output.stride, transform)
-        if box is None or any(mark.label_index == label and iou(mark.box, box) > output.nms_iou for mark in marks):
-            continue
-        marks.append(Mark(label_index=int(label), box=box, logit=float(heatmap[label, row, column])))
-        if len(marks) == output.max_lesions:
-            break
-    return tuple(marks)
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
-    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / (one.area + other.area - shared)
-
-
-def _peaks(heatmap: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Cells not below any of their eight neighbours."""
-    framed = np.pad(heatmap, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
-    neighbours = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(1, 2))
-    return np.asarray(heatmap >= neighbours.max(axis=(-2, -1)))
-
-
-def _box(distances: NDArray[np.float32], row: int, column: int, stride: int, transform: Transform) -> Box | None:
-    x, y = (column + 0.5) * stride, (row + 0.5) * stride
-    left, top, right, bottom = (float(value) for value in distances)
-    box = transform.box_to_source(x - left, y - top, x + right, y + bottom)
-    if box is None:
-        return None
-    x_min, y_min, x_max, y_max = (round(value, _BOX_DECIMALS) for value in (box.x_min, box.y_min, box.x_max, box.y_max))
-    return Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max) if x_min < x_max and y_min < y_max else None
 
 
 def say(
@@ -145,44 +89,26 @@ def say(
     Refused
         MODEL_FAILED when outputs are missing, have another shape than the card says, or are not finite.
     """
-    heatmap, ltrb, logits = _checked(outputs, card)
-    marks = decode(heatmap, ltrb, card.output, transform)
+    seen = decode_outputs(outputs, card, transform)
     lesions = tuple(
-        lesion for mark in marks if (lesion := _lesion(mark, card.labels[mark.label_index], picture)) is not None
+        lesion for mark in seen.marks if (lesion := _lesion(mark, card.labels[mark.label_index], picture)) is not None
     )
-    findings = tuple(
-        _picture_finding(label, picture, None if logits is None else float(logits[index]), heatmap[index])
-        for index, label in enumerate(card.labels)
-    )
+    findings = tuple(_picture_finding(label, picture, seen, index) for index, label in enumerate(card.labels))
     return PictureResult(findings=findings, lesions=lesions)
 
 
-def _checked(
-    outputs: Mapping[str, NDArray[np.float32]], card: ModelCard
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
-    names = [name for name in (card.output.heatmap, card.output.ltrb, card.output.picture) if name]
-    missing = [name for name in names if name not in outputs]
-    if missing:
-        raise Refused(Reason.MODEL_FAILED, f"no output {', '.join(missing)}")
-    if not all(np.isfinite(outputs[name]).all() for name in names):
-        raise Refused(Reason.MODEL_FAILED, "the network gave values that are not numbers")
-    grid = (card.input.height // card.output.stride, card.input.width // card.output.stride)
-    heatmap, ltrb = outputs[card.output.heatmap], outputs[card.output.ltrb]
-    picture = outputs[card.output.picture] if card.output.picture else None
-    labels = len(card.labels)
-    if heatmap.shape != (labels, *grid) or ltrb.shape != (_OUTPUT_AXES, *grid):
-        raise Refused(Reason.MODEL_FAILED, f"outputs of shape {heatmap.shape} and {ltrb.shape}, grid {grid}")
-    if picture is not None and picture.shape != (labels,):
-        raise Refused(Reason.MODEL_FAILED, f"picture output of shape {picture.shape}, {labels} label(s)")
-    return heatmap, ltrb, picture
-
-
 def _lesion(mark: Mark, label: Label, picture: Picture) -> Lesion | None:
+    assert label.lesion is not None, "the card's validator sees to it: the output marks places"
     score = calibrated(mark.logit, label.lesion_calibration)
     if score < label.lesion.threshold:
         return None
     header = picture.header
-    plane = PlanarRegion(sop_instance_uid=header.sop_instance_uid, frame_number=picture.frame_number, box=mark.box)
+    plane = PlanarRegion(
+        sop_instance_uid=header.sop_instance_uid,
+        frame_number=picture.frame_number,
+        box=mark.box,
+        outline=mark.outline,
+    )
     return Lesion(
         label=label.key,
         code=label.finding,
@@ -192,31 +118,55 @@ def _lesion(mark: Mark, label: Label, picture: Picture) -> Lesion | None:
         raw_score=round(sigmoid(mark.logit), _SCORE_DECIMALS),
         threshold=label.lesion.threshold,
         region=Region(planes=(plane,)),
-        measurements=measurements(mark.box, header.spacing_mm),
+        measurements=measurements(mark.box, header.spacing_mm, mark.outline),
         tracking_id="",
         tracking_uid="",
     )
 
 
-def measurements(box: Box, spacing_mm: tuple[float, float] | None) -> tuple[Measurement, ...]:
-    """Long and short side and area of the box in mm; nothing without trustworthy spacing."""
+def measurements(
+    box: Box, spacing_mm: tuple[float, float] | None, outline: tuple[tuple[float, float], ...] = ()
+) -> tuple[Measurement, ...]:
+    """Long and short axis in mm and area in mm2; nothing without trustworthy spacing.
+
+    Of a box its sides. Of an outline the largest distance of two of its points, its extent across that line, and the
+    area of the polygon.
+    """
     if spacing_mm is None:
         return ()
-    height = (box.y_max - box.y_min) * spacing_mm[0]
-    width = (box.x_max - box.x_min) * spacing_mm[1]
-    sizes = ((LONG_AXIS, max(width, height), MILLIMETER), (SHORT_AXIS, min(width, height), MILLIMETER))
-    found = (*sizes, (AREA, width * height, SQUARE_MILLIMETER))
+    if outline:
+        long, short, area = _polygon_sizes(np.asarray(outline) * (spacing_mm[1], spacing_mm[0]))
+    else:
+        sides = (box.x_max - box.x_min) * spacing_mm[1], (box.y_max - box.y_min) * spacing_mm[0]
+        long, short, area = max(sides), min(sides), sides[0] * sides[1]
+    found = ((LONG_AXIS, long, MILLIMETER), (SHORT_AXIS, short, MILLIMETER), (AREA, area, SQUARE_MILLIMETER))
     return tuple(
         Measurement(quantity=quantity, value=round(value, _SIZE_DECIMALS), unit=unit) for quantity, value, unit in found
     )
 
 
-def _picture_finding(label: Label, picture: Picture, logit: float | None, heatmap: NDArray[np.float32]) -> Finding:
+def _polygon_sizes(points: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Long axis, extent across it, and area (shoelace formula) of a polygon (K, 2)."""
+    farthest, axis = 0.0, np.asarray([1.0, 0.0])
+    for point in points:  # one point against all at a time: an outline of a large map has thousands
+        away = points - point
+        lengths = np.hypot(away[:, 0], away[:, 1])
+        if lengths.max() > farthest:
+            farthest = float(lengths.max())
+            axis = away[int(lengths.argmax())] / farthest
+    across = points @ np.asarray([-axis[1], axis[0]])
+    x, y = points[:, 0], points[:, 1]
+    area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return farthest, float(across.max() - across.min()), area
+
+
+def _picture_finding(label: Label, picture: Picture, seen: Seen, index: int) -> Finding:
     """The picture's own logit where the network gives one and the card judges it, else the strongest mark."""
-    if logit is not None and label.picture is not None:
-        calibration, threshold = label.picture_calibration, label.picture.threshold
+    if seen.picture and label.picture is not None:
+        logit, calibration, threshold = seen.picture[index], label.picture_calibration, label.picture.threshold
     else:
-        logit, calibration, threshold = float(heatmap.max()), label.lesion_calibration, label.lesion.threshold
+        assert label.lesion is not None, "the card's validator sees to it: the output marks places"
+        logit, calibration, threshold = seen.strongest[index], label.lesion_calibration, label.lesion.threshold
     score = calibrated(logit, calibration)
     return Finding(
         label=label.key,

@@ -15,34 +15,42 @@ from numpy.typing import NDArray
 from inference.findings import Box
 from inference.images import Image
 from inference.refusals import Reason, Refused
-from models.card import ProjectionInput
+from models.card import BreastInput, Fit, Layout, ProjectionInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
     """The way between source pixels and input pixels; in both (0, 0) is the top-left corner of the first pixel.
 
-    `scale_x` and `scale_y` are input pixels per source pixel. They differ by the rounding of the resized picture to
-    whole pixels, so each axis has its own and the way back is exact.
+    First the source is mirrored left to right if `mirrored`, then scaled, then moved by the offset. `scale_x` and
+    `scale_y` are input pixels per source pixel; they differ by the rounding of the resized picture to whole pixels,
+    so each axis has its own and the way back is exact. `offset_x` and `offset_y` are where the (mirrored) source's
+    top-left corner lies, in input pixels: positive for padding before the picture, negative where it was cropped.
     """
 
     source_rows: int
     source_columns: int
     scale_x: float
     scale_y: float
+    offset_x: float = 0.0
+    offset_y: float = 0.0
+    mirrored: bool = False
 
     def to_input(self, x: float, y: float) -> tuple[float, float]:
         """Input pixel coordinates of a source point."""
-        return x * self.scale_x, y * self.scale_y
+        x = self.source_columns - x if self.mirrored else x
+        return x * self.scale_x + self.offset_x, y * self.scale_y + self.offset_y
 
     def to_source(self, x: float, y: float) -> tuple[float, float]:
         """Source pixel coordinates of an input point, not clipped."""
-        return x / self.scale_x, y / self.scale_y
+        x, y = (x - self.offset_x) / self.scale_x, (y - self.offset_y) / self.scale_y
+        return self.source_columns - x if self.mirrored else x, y
 
     def box_to_source(self, x_min: float, y_min: float, x_max: float, y_max: float) -> Box | None:
         """The box in source pixels, clipped to the picture; None when nothing of it is inside."""
-        left, top = self.to_source(x_min, y_min)
-        right, bottom = self.to_source(x_max, y_max)
+        one, top = self.to_source(x_min, y_min)
+        other, bottom = self.to_source(x_max, y_max)
+        left, right = (other, one) if self.mirrored else (one, other)
         left, right = (min(max(value, 0.0), float(self.source_columns)) for value in (left, right))
         top, bottom = (min(max(value, 0.0), float(self.source_rows)) for value in (top, bottom))
         if not (left < right and top < bottom):
@@ -52,7 +60,10 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ModelInput:
-    """One picture ready for a network: float32 (channels, height, width), and the way back."""
+    """One picture ready for a network, and the way back.
+
+    The tensor is float32 (channels, height, width), or (height, width, channels) where the card's layout says so.
+    """
 
     tensor: NDArray[np.float32]
     transform: Transform
@@ -69,13 +80,28 @@ def prepare(image: Image, spec: ProjectionInput) -> ModelInput:
     stretched = _stretched(image, spec)
     rows, columns = stretched.shape
     height, width = _fitted(rows, columns, spec)
+    top, left = _placed(height, width, spec)
     canvas = np.full((spec.height, spec.width), spec.pad_value, dtype=np.float32)
-    canvas[:height, :width] = _resized(stretched, height, width)
+    canvas[top : top + height, left : left + width] = _resized(stretched, height, width)
+    transform = Transform(
+        source_rows=rows,
+        source_columns=columns,
+        scale_x=width / columns,
+        scale_y=height / rows,
+        offset_x=float(left),
+        offset_y=float(top),
+    )
+    return ModelInput(tensor=normalised(canvas, spec), transform=transform)
+
+
+def normalised(canvas: NDArray[np.float32], spec: ProjectionInput | BreastInput) -> NDArray[np.float32]:
+    """The tensor of a picture (height, width) from 0 to 1: ``(value - mean) / std`` for each channel, in its layout."""
     mean = np.asarray(spec.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.asarray(spec.std, dtype=np.float32).reshape(-1, 1, 1)
     tensor = (canvas[np.newaxis] - mean) / std  # one mean per channel: broadcasting repeats the picture
-    transform = Transform(source_rows=rows, source_columns=columns, scale_x=width / columns, scale_y=height / rows)
-    return ModelInput(tensor=np.ascontiguousarray(tensor, dtype=np.float32), transform=transform)
+    if spec.layout is Layout.CHANNELS_LAST:
+        tensor = tensor.transpose(1, 2, 0)
+    return np.ascontiguousarray(tensor, dtype=np.float32)
 
 
 def _stretched(image: Image, spec: ProjectionInput) -> NDArray[np.float32]:
@@ -95,10 +121,20 @@ def _stretched(image: Image, spec: ProjectionInput) -> NDArray[np.float32]:
 
 
 def _fitted(rows: int, columns: int, spec: ProjectionInput) -> tuple[int, int]:
+    """Height and width of the picture within the model's rectangle."""
+    if spec.fit is Fit.STRETCH:
+        return spec.height, spec.width
     scale = min(spec.height / rows, spec.width / columns)
     height = min(max(round(rows * scale), 1), spec.height)
     width = min(max(round(columns * scale), 1), spec.width)
     return height, width
+
+
+def _placed(height: int, width: int, spec: ProjectionInput) -> tuple[int, int]:
+    """Row and column of the picture's top-left pixel; an odd pixel of padding goes to the end."""
+    if spec.fit is Fit.PAD_CENTER:
+        return (spec.height - height) // 2, (spec.width - width) // 2
+    return 0, 0
 
 
 def _resized(pixels: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

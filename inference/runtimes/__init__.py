@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from inference.outputs import output_names
 from inference.runtimes.base import Device, DeviceOutOfMemory, Network, NetworkFailed
+from inference.runtimes.signature import SignatureDiffers, picture_shape
 from models.card import Runtime
 from models.registry import InstalledModel
 
-__all__ = ["Device", "DeviceOutOfMemory", "Network", "NetworkFailed", "open_network"]
+__all__ = ["Device", "DeviceOutOfMemory", "Network", "NetworkFailed", "SignatureDiffers", "open_network"]
 
 
 def open_network(
@@ -31,21 +33,19 @@ def open_network(
     models.registry.WeightsError
         If the weights are not those of the card.
     NetworkFailed
-        If the library cannot load or run them, is not installed, or CUDA was asked for and is not there.
+        If the library cannot load or run them, is not installed, or CUDA was asked for and is not there; as
+        `SignatureDiffers` if the graph takes or gives something else than the card says.
     """
     chosen = model.runtimes[0] if runtime is None else runtime
     weights = model.weights(chosen)
-    spec, output = model.card.input, model.card.output
-    shape = (spec.channels, spec.height, spec.width)
     network: Network
     if chosen is Runtime.ONNX:
         from inference.runtimes.onnx import OnnxNetwork
 
-        network = OnnxNetwork(weights, device=device, threads=threads)
+        network = OnnxNetwork(weights, card=model.card, device=device, threads=threads)
     else:
         from inference.runtimes.torch import TorchNetwork
 
-        names = tuple(name for name in (output.heatmap, output.ltrb, output.picture) if name)
-        network = TorchNetwork(weights, output_names=names, device=device, threads=threads)
-    network.warm_up(shape)
+        network = TorchNetwork(weights, output_names=output_names(model.card.output), device=device, threads=threads)
+    network.warm_up(picture_shape(model.card))
     return network

@@ -6,7 +6,7 @@ tensors of a library do not leave this package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -37,22 +37,42 @@ class Network(Protocol):
     def device(self) -> str:
         """ "cpu" or "cuda"."""
 
+    @property
+    def max_batch(self) -> int | None:
+        """Most pictures that are run at a time; None for any number."""
+
     def run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        """Outputs by name for a batch (pictures, channels, height, width).
+        """Outputs by name for a batch (pictures, channels, height, width), each with the batch axis first.
+
+        A batch above `max_batch` is run one by one.
 
         Raises
         ------
         DeviceOutOfMemory
             If the device's memory does not suffice.
         NetworkFailed
-            If the library fails otherwise.
+            If the library fails otherwise, or a batch was run one by one and gave outputs of different lengths.
         """
 
-    def warm_up(self, shape: tuple[int, int, int]) -> None:
-        """Run one empty picture (channels, height, width), so that the first study does not pay for it."""
+    def warm_up(self, shape: tuple[int, ...]) -> None:
+        """Run one empty picture of this shape, so that the first study does not pay for it."""
 
     def close(self) -> None:
         """Free the network's memory."""
+
+
+def stacked(runs: Sequence[Mapping[str, NDArray[np.float32]]]) -> Mapping[str, NDArray[np.float32]]:
+    """Outputs of single pictures as those of one batch.
+
+    Raises
+    ------
+    NetworkFailed
+        If they differ in shape, as lists of boxes do: then pictures must be run alone.
+    """
+    for name in runs[0]:
+        if len({run[name].shape for run in runs}) > 1:
+            raise NetworkFailed(f"output {name} has another length for each picture: they must be run one by one")
+    return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
 
 def is_out_of_memory(message: str) -> bool:

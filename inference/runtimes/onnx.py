@@ -12,16 +12,27 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inference.runtimes.base import Device, DeviceOutOfMemory, NetworkFailed, is_out_of_memory
+from inference.runtimes.base import Device, DeviceOutOfMemory, NetworkFailed, is_out_of_memory, stacked
+from inference.runtimes.signature import Port, Signature, wire
+from models.card import ModelCard
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _ERRORS_ONLY = 3
+_DTYPES = {"float": "float32", "double": "float64"}  # what ONNX calls otherwise than NumPy
 
 
 class OnnxNetwork:
-    """An inference session; see `runtimes.base.Network`."""
+    """An inference session; see `runtimes.base.Network`.
 
-    def __init__(self, weights: bytes, *, device: Device, threads: int) -> None:
+    Raises
+    ------
+    SignatureDiffers
+        If the graph's inputs or outputs are not those of the card.
+    NetworkFailed
+        If the library cannot load the graph.
+    """
+
+    def __init__(self, weights: bytes, *, card: ModelCard, device: Device, threads: int) -> None:
         available = onnxruntime.get_available_providers()
         if device is Device.CUDA and _CUDA not in available:
             raise NetworkFailed("CUDA was asked for, ONNX Runtime offers it not: install onnxruntime-gpu")
@@ -40,22 +51,59 @@ class OnnxNetwork:
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if device is Device.CUDA and self.device != "cuda":
             raise NetworkFailed("CUDA was asked for, ONNX Runtime fell back to the CPU: see its log")
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._wiring = wire(_signature(self._session), card)
+        self.max_batch = self._wiring.max_batch
 
     def run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """See `runtimes.base.Network.run`."""
-        with _translated():
-            arrays = self._session.run(self._outputs, {self._input: batch})
-        return {name: np.asarray(array, dtype=np.float32) for name, array in zip(self._outputs, arrays, strict=True)}
+        if self.max_batch is not None and len(batch) > self.max_batch:
+            return stacked([self._run(batch[index : index + 1]) for index in range(len(batch))])
+        return self._run(batch)
 
-    def warm_up(self, shape: tuple[int, int, int]) -> None:
+    def _run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        wiring = self._wiring
+        fed = (batch if wiring.input_batched else batch[0]).astype(wiring.input_dtype, copy=False)
+        with _translated():
+            arrays = self._session.run(list(wiring.outputs), {wiring.input_name: fed})
+        return {
+            name: np.asarray(array, dtype=np.float32)[slice(None) if wiring.outputs_batched else np.newaxis]
+            for name, array in zip(wiring.outputs, arrays, strict=True)
+        }
+
+    def warm_up(self, shape: tuple[int, ...]) -> None:
         """See `runtimes.base.Network.warm_up`."""
         self.run(np.zeros((1, *shape), dtype=np.float32))
 
     def close(self) -> None:
         """See `runtimes.base.Network.close`."""
         self._session = None
+
+
+def read_signature(weights: bytes) -> Signature:
+    """Inputs and outputs of a graph.
+
+    Raises
+    ------
+    NetworkFailed
+        If the library cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with _translated():
+        return _signature(onnxruntime.InferenceSession(weights, options, providers=[_CPU]))
+
+
+def _signature(session: onnxruntime.InferenceSession) -> Signature:
+    return Signature(
+        inputs=tuple(_port(port) for port in session.get_inputs()),
+        outputs=tuple(_port(port) for port in session.get_outputs()),
+    )
+
+
+def _port(port: onnxruntime.NodeArg) -> Port:
+    element = port.type.removeprefix("tensor(").removesuffix(")")
+    return Port(name=port.name, dtype=_DTYPES.get(element, element), shape=tuple(port.shape))
 
 
 @contextmanager

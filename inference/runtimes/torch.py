@@ -32,6 +32,7 @@ class TorchNetwork:
         if device is Device.CUDA and not torch.cuda.is_available():
             raise NetworkFailed("CUDA was asked for, PyTorch finds no GPU")
         self.device = "cuda" if device is not Device.CPU and torch.cuda.is_available() else "cpu"
+        self.max_batch: int | None = None  # archives are exported with a free batch axis, see training.export
         self._names = output_names
         torch.set_num_threads(threads)
         _check_archive(weights)
@@ -46,7 +47,7 @@ class TorchNetwork:
             named = outputs if isinstance(outputs, Mapping) else dict(zip(self._names, outputs, strict=True))
             return {str(name): tensor.float().cpu().numpy() for name, tensor in named.items()}
 
-    def warm_up(self, shape: tuple[int, int, int]) -> None:
+    def warm_up(self, shape: tuple[int, ...]) -> None:
         """See `runtimes.base.Network.warm_up`."""
         self.run(np.zeros((1, *shape), dtype=np.float32))
 

@@ -203,6 +203,7 @@ class SmallDevice:
     def __init__(self, model: InstalledModel, settings: EngineSettings, room: int) -> None:
         self._network = open_network(model, device=Device.CPU)
         self.device = "cpu" if settings.device == "cpu" else "cuda"
+        self.max_batch = self._network.max_batch
         self._room = room
 
     def run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
@@ -210,7 +211,7 @@ class SmallDevice:
             raise DeviceOutOfMemory("the device is full")
         return self._network.run(batch)
 
-    def warm_up(self, shape: tuple[int, int, int]) -> None:
+    def warm_up(self, shape: tuple[int, ...]) -> None:
         self._network.warm_up(shape)
 
     def close(self) -> None:

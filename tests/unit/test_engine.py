@@ -230,6 +230,7 @@ class Troubled:
         self.gate.set()
 
     device = "cpu"
+    max_batch = None
 
     def run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         assert self.gate.wait(WAIT_S)
@@ -242,7 +243,7 @@ class Troubled:
             outputs["ltrb"][poisoned] = np.nan
         return outputs
 
-    def warm_up(self, shape: tuple[int, int, int]) -> None:
+    def warm_up(self, shape: tuple[int, ...]) -> None:
         self.network.warm_up(shape)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from inference.runtimes.base import Device, NetworkFailed, is_out_of_memory
 from inference.runtimes.onnx import OnnxNetwork
 from inference.runtimes.torch import TorchNetwork
 from models.card import Runtime
-from tests.networks import DiscFinder, export, install
+from tests.networks import DiscFinder, disc_card, export, install
 
 NAMES = ("heatmap", "ltrb", "picture")
 
@@ -87,14 +87,14 @@ def test_a_plain_pickle_is_no_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"junk", b"\x08\x07" * 30])
 def test_weights_that_are_no_network_are_an_error_of_ours(data: bytes) -> None:
     with pytest.raises(NetworkFailed):
-        OnnxNetwork(data, device=Device.CPU, threads=1)
+        OnnxNetwork(data, card=disc_card(), device=Device.CPU, threads=1)
     with pytest.raises(NetworkFailed):
         load_torch(data)
 
 
 def test_a_batch_of_the_wrong_shape_is_an_error_of_ours(weights: tuple[bytes, bytes]) -> None:
     batch = np.zeros((1, 2, 64, 64), dtype=np.float32)
-    for network in (OnnxNetwork(weights[0], device=Device.CPU, threads=1), load_torch(weights[1])):
+    for network in (OnnxNetwork(weights[0], card=disc_card(), device=Device.CPU, threads=1), load_torch(weights[1])):
         assert network.device == "cpu"
         with pytest.raises(NetworkFailed):
             network.run(batch)
@@ -106,7 +106,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_said_so(weights: tuple[bytes, byt
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(NetworkFailed, match="CUDA"):
-            OnnxNetwork(weights[0], device=Device.CUDA, threads=1)
+            OnnxNetwork(weights[0], card=disc_card(), device=Device.CUDA, threads=1)
     if not torch.cuda.is_available():
         with pytest.raises(NetworkFailed, match="CUDA"):
             TorchNetwork(weights[1], output_names=NAMES, device=Device.CUDA, threads=1)
