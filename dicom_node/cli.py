@@ -6,11 +6,11 @@ project add theirs and `radnode --help` imports none of them.
 
 from __future__ import annotations
 
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import click
+
+from dicom_node.commands.lazy import LazyGroup
 
 SUMMARIES = {
     "serve": "Run the node.",
@@ -20,7 +20,7 @@ SUMMARIES = {
     "explain": "Print every decision about one study.",
     "retry": "Try again what failed: jobs and deliveries.",
     "retract": "Withdraw the results of a study from the archives.",
-    "models": "List installed models and verify their weights.",
+    "models": "List installed models, inspect and import others.",
     "check": "Check settings, models, disk and destinations.",
     "route": "Say which route each study of a folder would take.",
     "schema": "Print the JSON Schema of a file that people write.",
@@ -29,35 +29,12 @@ SUMMARIES = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one only to run it."""
-
-    @cached_property
-    def _entry_points(self) -> dict[str, EntryPoint]:
-        return {found.name: found for found in entry_points(group="radnode.commands")}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a node's life."""
-        order = list(SUMMARIES)
-        return sorted(self._entry_points, key=lambda name: order.index(name) if name in order else len(order))
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        found = self._entry_points.get(cmd_name)
-        if found is None:
-            return None
-        command = found.load()
-        if not isinstance(command, click.Command):
-            raise TypeError(f"entry point {cmd_name} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES.get(name, "")) for name in self.list_commands(ctx)])
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup,
+    entry_group="radnode.commands",
+    summaries=SUMMARIES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--settings",
     "settings_file",

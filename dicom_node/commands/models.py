@@ -1,4 +1,8 @@
-"""`radnode models`: what is installed, for what it may be used, and whether its weights are those of its card."""
+"""`radnode models`: what is installed, for what it may be used, and whether its weights are those of its card.
+
+Without a subcommand it lists. Subcommands are entry points of ``radnode.models_commands``: importing needs torch, which
+the node itself never loads.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,22 @@ from rich.console import Console
 from rich.table import Table
 
 from dicom_node.commands.context import json_option, load_settings, write_json
+from dicom_node.commands.lazy import LazyGroup
 from models.registry import InstalledModel, WeightsError, installed_models
 
+SUMMARIES = {
+    "inspect": "Say what an ONNX file takes and gives, and how a card could describe it.",
+    "import": "Make an installed model of a MONAI bundle.",
+}
 
-@click.command()
+
+@click.command(cls=LazyGroup, entry_group="radnode.models_commands", summaries=SUMMARIES, invoke_without_command=True)
 @json_option
 @click.pass_context
 def models(ctx: click.Context, json_to: str | None) -> None:
     """List installed models and verify the digests of their weights."""
+    if ctx.invoked_subcommand is not None:
+        return
     settings = load_settings(ctx)
     inventory = installed_models(settings.model_folders)
     rows = [_row(model) for model in inventory.models.values()]
