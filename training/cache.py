@@ -1,25 +1,30 @@
 """Prepares every film once, exactly as the node will, and keeps the result beside the training.
 
-Called by `training.train`. Preparing is `inference.preprocess`; this module only remembers, so that twenty epochs do
-not decode every film twenty times.
+Called by `training.detection`. Preparing is `inference.preprocess`; this module only remembers, so that twenty epochs
+do not decode every film twenty times. The pictures lie in a file mapped into memory: a set may be larger than that.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.findings import Box
-from inference.loading import load_film
-from inference.preprocess import Transform, prepare
-from models.card import ProjectionInput
+from inference.images import Image
+from inference.loading import load_film, load_image
+from inference.preprocess import ModelInput, Transform, prepare
+from models.card import BreastInput, ProjectionInput
 from training.data import Film, ImageName
+from training.files import whole_file, write_whole
+
+GREYS_FILE, INDEX_FILE = "greys.npy", "index.json"
+_DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -33,13 +38,16 @@ class PreparedFilms:
     greys : float16 (films, height, width)
         0..1, stretched and padded as the card's input says. Half precision keeps 2,048 greys, ten times what an
         8-bit film has.
-    sources : float64 (films, 4)
-        Rows and columns of the source, and input pixels per source pixel along x and y.
+    transforms : tuple of Transform
+        The way between each film's pixels and the network's input.
+    digests : tuple of str
+        For each film the digest of its pixel values, whatever the file around them.
     """
 
     index: dict[ImageName, int]
     greys: NDArray[np.float16]
-    sources: NDArray[np.float64]
+    transforms: tuple[Transform, ...]
+    digests: tuple[str, ...]
 
     def grey(self, image: ImageName) -> NDArray[np.float32]:
         """The film (height, width) in 0..1."""
@@ -47,48 +55,100 @@ class PreparedFilms:
 
     def transform(self, image: ImageName) -> Transform:
         """The way between the film's pixels and the network's input."""
-        rows, columns, scale_x, scale_y = self.sources[self.index[image]].tolist()
-        return Transform(source_rows=int(rows), source_columns=int(columns), scale_x=scale_x, scale_y=scale_y)
+        return self.transforms[self.index[image]]
 
     def to_input(self, image: ImageName, box: Box) -> NDArray[np.float32]:
         """(4,) x_min, y_min, x_max, y_max of a box of the film, in input pixels."""
         transform = self.transform(image)
-        corners = transform.to_input(box.x_min, box.y_min) + transform.to_input(box.x_max, box.y_max)
+        one, other = transform.to_input(box.x_min, box.y_min), transform.to_input(box.x_max, box.y_max)
+        corners = (min(one[0], other[0]), min(one[1], other[1]), max(one[0], other[0]), max(one[1], other[1]))
         return np.asarray(corners, dtype=np.float32)
 
 
+def read_picture(film: Film) -> Image:
+    """The film as displayed, with the pixel size that the set knows where the file does not say it.
+
+    Raises
+    ------
+    inference.refusals.Refused
+        If the file is damaged or no grey picture.
+    """
+    image = load_image(film.path) if film.path.suffix.lower() in _DICOM_SUFFIXES else load_film(film.path)
+    if film.spacing_mm is None or image.spacing_mm is not None:
+        return image
+    return replace(image, header=replace(image.header, spacing_mm=(film.spacing_mm, film.spacing_mm)))
+
+
+def prepare_film(film: Film, spec: ProjectionInput | BreastInput) -> tuple[ModelInput, str]:
+    """One film as the network is fed, and the digest of its pixels."""
+    image = read_picture(film)
+    return prepare(image, spec), image.pixel_digest
+
+
 def prepare_films(
-    films: Sequence[Film], spec: ProjectionInput, file: Path, *, on_film: Callable[[], None] = lambda: None
+    films: Sequence[Film],
+    spec: ProjectionInput | BreastInput,
+    folder: Path,
+    *,
+    on_film: Callable[[], None] = lambda: None,
 ) -> PreparedFilms:
-    """Prepare `films`, or read what an earlier call left in `file` for the same films and the same input.
+    """Prepare `films`, or read what an earlier call left in `folder` for the same films and the same input.
 
     Raises
     ------
     inference.refusals.Refused
         If a film cannot be loaded.
+    OSError
+        If the disk is full; nothing is left that a later call would take for whole.
     """
     key = _key(films, spec)
     index = {film.image: row for row, film in enumerate(films)}
-    if file.exists():
-        with np.load(file, allow_pickle=False) as kept:
-            if str(kept["key"]) == key:
-                return PreparedFilms(index=index, greys=kept["greys"], sources=kept["sources"])
-    greys = np.empty((len(films), spec.height, spec.width), dtype=np.float16)
-    sources = np.empty((len(films), 4))
-    for row, film in enumerate(films):
-        made = prepare(load_film(film.path), spec)
-        greys[row] = made.tensor[0] * spec.std[0] + spec.mean[0]
-        transform = made.transform
-        sources[row] = transform.source_rows, transform.source_columns, transform.scale_x, transform.scale_y
-        on_film()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial.npz")
-    np.savez(partial, key=np.asarray(key), greys=greys, sources=sources)
-    os.replace(partial, file)  # noqa: PTH105 - atomic: a cut never leaves half a file
-    return PreparedFilms(index=index, greys=greys, sources=sources)
+    if (kept := _read(folder, key)) is not None:
+        greys, transforms, digests = kept
+        return PreparedFilms(index=index, greys=greys, transforms=transforms, digests=digests)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_FILE).unlink(missing_ok=True)  # the index is written last: without it the pictures count as none
+    made = _make(films, spec, folder / GREYS_FILE, on_film)
+    write_whole(
+        folder / INDEX_FILE,
+        json.dumps({"key": key, "transforms": [asdict(way) for way, _ in made], "digests": [one for _, one in made]}),
+    )
+    greys = np.load(folder / GREYS_FILE, mmap_mode="r", allow_pickle=False)
+    ways, pixels = tuple(way for way, _ in made), tuple(digest for _, digest in made)
+    return PreparedFilms(index=index, greys=greys, transforms=ways, digests=pixels)
 
 
-def _key(films: Sequence[Film], spec: ProjectionInput) -> str:
-    """Digest of the film's names and sizes and of the input: another film or input is prepared anew."""
-    lines = [f"{film.image} {film.path.stat().st_size}" for film in films]
-    return hashlib.sha256("\n".join([spec.model_dump_json(), *lines]).encode()).hexdigest()
+def _make(
+    films: Sequence[Film], spec: ProjectionInput | BreastInput, file: Path, on_film: Callable[[], None]
+) -> list[tuple[Transform, str]]:
+    """Write the pictures of `films` one after the other; plain writing tells of a full disk, a memory map would die."""
+    header = {"descr": "<f2", "fortran_order": False, "shape": (len(films), spec.height, spec.width)}
+    made = []
+    with whole_file(file) as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for film in films:
+            fed, digest = prepare_film(film, spec)
+            grey = fed.tensor[0] * spec.std[0] + spec.mean[0]
+            out.write(np.ascontiguousarray(grey, dtype="<f2").tobytes())
+            made.append((fed.transform, digest))
+            on_film()
+    return made
+
+
+def _read(folder: Path, key: str) -> tuple[NDArray[np.float16], tuple[Transform, ...], tuple[str, ...]] | None:
+    if not (folder / INDEX_FILE).is_file():
+        return None
+    kept = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    if kept["key"] != key:
+        return None
+    greys = np.load(folder / GREYS_FILE, mmap_mode="r", allow_pickle=False)
+    return greys, tuple(Transform(**way) for way in kept["transforms"]), tuple(kept["digests"])
+
+
+def _key(films: Sequence[Film], spec: ProjectionInput | BreastInput) -> str:
+    """Digest of the input, and of each film's name, size and time: another film or input is prepared anew."""
+    lines = [spec.model_dump_json()]
+    for film in films:
+        state = film.path.stat()
+        lines.append(f"{film.image} {state.st_size} {state.st_mtime_ns} {film.spacing_mm}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

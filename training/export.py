@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.network import Mirrored, Outputs
+from training.errors import ExportError
+from training.network import Outputs
 
 INPUT_NAME = "pictures"
 ONNX_FILE, TORCH_FILE = "model.onnx", "model.pt2"
@@ -23,10 +24,6 @@ _OPSET = 18
 _LARGEST_FILE_BYTES = 25_000_000
 _BATCH = 4
 TOLERANCE = 1e-3  # logits; input pixels for distances
-
-
-class ExportError(Exception):
-    """The written files do not say what the network says, or are too large."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +38,7 @@ class Parity:
 class _Served(nn.Module):
     """The network with named outputs in the one container that an archive can hold without our classes."""
 
-    def __init__(self, network: Mirrored) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -50,7 +47,7 @@ class _Served(nn.Module):
         return outputs._asdict()
 
 
-def export(network: Mirrored, folder: Path, *, height: int, width: int) -> None:
+def export(network: nn.Module, folder: Path, *, height: int, width: int) -> None:
     """Write `model.onnx` and `model.pt2` into `folder`.
 
     Raises
@@ -106,7 +103,7 @@ def _strip(file: Path) -> None:
     onnx.save(model, file)
 
 
-def prove_parity(network: Mirrored, folder: Path, pictures: NDArray[np.float32]) -> Parity:
+def prove_parity(network: nn.Module, folder: Path, pictures: NDArray[np.float32]) -> Parity:
     """Run real films (N, 1, H, W) through the network and both files, in batches of several sizes.
 
     Raises

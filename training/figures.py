@@ -17,7 +17,7 @@ from eval.froc import HIT_RULE, MatchedFilm, froc, match
 from eval.intervals import Estimate, clopper_pearson, patient_bootstrap
 from eval.roc import Confusion, auroc_by_patient, confusion
 from models.card import Figure
-from training.data import Film, Reading
+from training.data import Film
 from training.operating import Operating, Pair, fit_operating
 from training.score import ScoredFilm
 
@@ -56,7 +56,7 @@ def evaluate(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> Evaluation:
         If a film was scored twice, or a film that radiologists read was not scored.
     """
     pairs = _pairs(films, scored)
-    adults = tuple(pair for pair in pairs if pair.film.adult and pair.film.reading is not Reading.UNREAD)
+    adults = tuple(pair for pair in pairs if pair.film.judged)
     folds = sorted({pair.scored.fold for pair in adults})
     nested = {fold: fit_operating([pair for pair in adults if pair.scored.fold != fold]) for fold in folds}
     served = fit_operating(adults)
@@ -78,7 +78,7 @@ def _pairs(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> list[Pair]:
     said = {film.image: film for film in scored}
     if len(said) != len(scored):
         raise ValueError("a film was scored twice")
-    if missing := [film.image for film in films if film.reading is not Reading.UNREAD and film.image not in said]:
+    if missing := [film.image for film in films if film.judged and film.image not in said]:
         raise ValueError(f"{len(missing)} film(s) read by radiologists were not scored, the first is {missing[0]}")
     return [Pair(film=film, scored=said[film.image]) for film in films if film.image in said]
 
@@ -97,8 +97,8 @@ class _Columns:
 def _columns(pairs: Sequence[Pair]) -> _Columns:
     return _Columns(
         logit=np.asarray([pair.scored.picture_logit for pair in pairs]),
-        opacity=np.asarray([pair.film.reading is Reading.OPACITY for pair in pairs], dtype=bool),
-        normal=np.asarray([pair.film.reading is Reading.NORMAL for pair in pairs], dtype=bool),
+        opacity=np.asarray([pair.film.positive for pair in pairs], dtype=bool),
+        normal=np.asarray([pair.film.reading == "normal" for pair in pairs], dtype=bool),
         ap=np.asarray([pair.film.view == "AP" for pair in pairs], dtype=bool),
         patient=np.asarray([pair.film.patient for pair in pairs], dtype=str),
     )
@@ -241,10 +241,10 @@ def _mean_by_patient(values: NDArray[np.float64], patients: NDArray[np.str_]) ->
 
 def _aside(pairs: Sequence[Pair], nested: dict[int, Operating]) -> tuple[Figure, ...]:
     """Films outside the main count: children, who taught nothing, and films that only the NIH boxed."""
-    children = [pair for pair in pairs if not pair.film.adult and pair.film.reading is not Reading.UNREAD]
+    children = [pair for pair in pairs if not pair.film.adult and pair.film.reading != "unread"]
     called = [_film_positive(pair, nested[pair.scored.fold]) for pair in children]
-    right = sum(call == (pair.film.reading is Reading.OPACITY) for call, pair in zip(called, children, strict=True))
-    boxed = [pair for pair in pairs if pair.film.adult and pair.film.reading is Reading.UNREAD and pair.film.boxes]
+    right = sum(call == (pair.film.positive) for call, pair in zip(called, children, strict=True))
+    boxed = [pair for pair in pairs if pair.film.adult and pair.film.reading == "unread" and pair.film.boxes]
     hit, lesions = _found([_shown(pair, nested[pair.scored.fold]) for pair in boxed])
     return (
         figure(

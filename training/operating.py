@@ -17,7 +17,7 @@ from eval.froc import froc, hits, match
 from eval.roc import threshold_at_sensitivity
 from inference.postprocess import calibrated
 from models.card import Calibration
-from training.data import Film, Reading
+from training.data import Film
 from training.score import ScoredFilm
 
 PICTURE_SENSITIVITY = 0.90
@@ -61,7 +61,7 @@ def fit_operating(pairs: Sequence[Pair]) -> Operating:
     ValueError
         If no film shows an opacity, or none is without.
     """
-    opacity = np.asarray([pair.film.reading is Reading.OPACITY for pair in pairs])
+    opacity = np.asarray([pair.film.positive for pair in pairs])
     logits = np.asarray([pair.scored.picture_logit for pair in pairs])
     picture = platt(logits, opacity)
     marks = [

@@ -9,18 +9,33 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.card import ProjectionInput
-
-
-class RecipeError(Exception):
-    """The recipe cannot be read or breaks a rule; the message lists every fault."""
+from models.card import BreastInput, Layout, ProjectionInput
+from training.errors import RecipeError
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Part):
+    """Which films, and what to do about faults in them."""
+
+    reader: str = Field(default="nih-chest", description="layout of the folder; `training.readers` lists them")
+    on_fault: Literal["refuse", "clip", "skip"] = Field(
+        default="refuse",
+        description="a box beyond its film: refuse the run, clip the box, or skip the film; "
+        "a film that cannot be read is skipped with 'skip' only",
+    )
+    near_duplicate_bits: int = Field(
+        default=6, ge=0, le=64, description="films whose 256-bit hashes differ in at most this many bits are near twins"
+    )
+    show_films: bool = Field(
+        default=False, description="the licence allows pictures of these films in the run's records and overlays"
+    )
 
 
 class Network(_Part):
@@ -30,6 +45,16 @@ class Network(_Part):
     neck_channels: int = Field(ge=8, le=512, multiple_of=8)
     frozen_blocks: int = Field(ge=0, le=16, description="first blocks of the backbone that keep their ImageNet weights")
     dropout: float = Field(ge=0, lt=1)
+    mirror_when_judged: bool = Field(
+        default=True, description="judge and serve the mean of a film and its mirror image; it costs a second look"
+    )
+
+
+class EarlyStopping(_Part):
+    """Stop when films held back inside the training folds are learnt no better; off by default: sets are small."""
+
+    patience_epochs: int = Field(ge=1)
+    share: float = Field(default=0.15, gt=0, lt=0.5, description="share of training patients that are held back")
 
 
 class Schedule(_Part):
@@ -38,6 +63,9 @@ class Schedule(_Part):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     repeat_lesions: int = Field(ge=1, description="times a film with boxes is shown in an epoch")
+    negatives: int | None = Field(
+        default=None, ge=0, description="films read as without lesion shown in an epoch; null: all of them"
+    )
     probable_negatives: int = Field(ge=0, description="films with the text-mined 'No Finding' shown in an epoch")
     probable_weight: float = Field(ge=0, le=1, description="weight of those films in the loss")
     backbone_rate: float = Field(gt=0)
@@ -50,7 +78,9 @@ class Schedule(_Part):
     findings_weight: float = Field(ge=0, description="weight of the text-mined findings, which only help to see")
     findings_films: int = Field(ge=0, description="films that teach nothing but those, shown in an epoch")
     seed: int = 0
-    bfloat16: bool = Field(default=True, description="compute in bfloat16 where the processor does so at speed")
+    bfloat16: bool = Field(default=True, description="compute in bfloat16, weights and sums in float32")
+    float16: bool = Field(default=False, description="on a GPU, float16 with scaled losses in place of bfloat16")
+    early_stopping: EarlyStopping | None = None
 
 
 class Augmentation(_Part):
@@ -67,28 +97,55 @@ class Augmentation(_Part):
     border: float = Field(ge=0, lt=0.5, description="largest width of a blanked edge, as a share of the side")
 
 
+class Judging(_Part):
+    """How marks are held against lesions, and how thresholds are chosen."""
+
+    hit: Literal["center_in_box", "center_in_radius", "iou"] = "center_in_box"
+    iou: float = Field(default=0.2, gt=0, lt=1, description="overlap from which a mark hits, where overlap decides")
+    picture_sensitivity: float = Field(default=0.90, gt=0, lt=1, description="of films with lesions, at the threshold")
+    false_marks_per_film: float = Field(default=0.25, gt=0, description="over all judged films, at the threshold")
+    max_marks: int = Field(default=20, ge=1, le=300, description="marks kept of a film")
+    nms_iou: float = Field(default=0.3, gt=0, lt=1, description="overlap above which the weaker of two marks goes")
+
+
 class Recipe(_Part):
-    """A whole training: input, network, schedule, augmentation, folds."""
+    """A whole training of a two-dimensional detector: data, input, network, schedule, augmentation, folds."""
+
+    task: Literal["detection-2d"] = "detection-2d"
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
     version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
     folds: int = Field(ge=2, le=20)
     split_seed: int = 0
-    input: ProjectionInput
+    data: Data = Data()
+    input: Annotated[ProjectionInput | BreastInput, Field(discriminator="kind")]
     network: Network
     schedule: Schedule
     augmentation: Augmentation
+    judging: Judging = Judging()
 
     @model_validator(mode="after")
     def _input_fits_network(self) -> Recipe:
         if self.input.height % 32 or self.input.width % 32:
             raise ValueError("input: height and width must be multiples of 32, the backbone's coarsest stride")
+        if self.input.channels != 1 or self.input.layout is not Layout.CHANNELS_FIRST:
+            raise ValueError("input: the detector takes one grey channel, channels first")
+        if len(self.network.labels) != 1:
+            raise ValueError(
+                "network: the detector marks one kind of lesion; the reader calls all of them by one label"
+            )
         return self
 
     @property
     def digest(self) -> str:
         """sha256 of the recipe's canonical JSON."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def weights_digest(self) -> str:
+        """sha256 of what decides the weights: the recipe without name, data faults and judging."""
+        decisive = self.model_dump_json(include={"input", "network", "schedule", "augmentation"})
+        return hashlib.sha256(decisive.encode()).hexdigest()
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import cast
 
 from models.card import ModelCard
-from training.data import Film, Teaches, audit, manifest_digest
+from training.data import Film, Teaches, counts, manifest_digest
 from training.export import ONNX_FILE, TORCH_FILE, Parity
 from training.figures import SEED, Evaluation
 from training.operating import LESION_RULE, PICTURE_RULE, Operating
 from training.recipe import Recipe
 from training.report import report
-from training.score import OUTPUT, ScoredFilm
+from training.score import ScoredFilm, output_of
 from training.splits import Splits
 from training.toml import to_toml
 
@@ -92,7 +92,7 @@ def build_card(made: Made, draft: dict[str, dict[str, object]], folder: Path) ->
             {"runtime": "torch", "file": TORCH_FILE, "sha256": _digest(folder / TORCH_FILE)},
         ],
         "input": recipe.input,
-        "output": OUTPUT,
+        "output": output_of(recipe),
         "labels": [{**label, **measured} for label in labels],
         "training": {
             **draft["training"],
@@ -143,7 +143,7 @@ def twin_of(made: Made, card: ModelCard) -> dict[str, object]:
         "citation": card.training.citation,
         "licence": card.training.licence,
         "training": card.training.description,
-        "audit": audit(made.films),
+        "audit": counts(made.films),
         "folds": {str(fold): _plain(point) for fold, point in made.evaluation.nested.items()},
         "served": _plain(made.evaluation.served),
         "rules": {"picture": PICTURE_RULE, "lesion": LESION_RULE},

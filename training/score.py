@@ -7,24 +7,23 @@ Called by `training.train` after each fold. Turning these scores into thresholds
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
 from eval.froc import Mark
 from inference.postprocess import decode
 from models.card import CenterHeatmapOutput
+from training.batches import normalised
 from training.cache import PreparedFilms
 from training.data import Film, ImageName
-from training.loop import normalised
-from training.network import STRIDE, Mirrored, Outputs
+from training.files import write_whole
+from training.network import STRIDE, Detector, Mirrored, Outputs
 from training.recipe import Recipe
-
-OUTPUT = CenterHeatmapOutput(stride=STRIDE, max_lesions=20, nms_iou=0.3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,21 +36,32 @@ class ScoredFilm:
     marks: tuple[Mark, ...]
 
 
+def output_of(recipe: Recipe) -> CenterHeatmapOutput:
+    """The card's output: how a node, and the evaluation, turns the network's numbers into marks."""
+    return CenterHeatmapOutput(stride=STRIDE, max_lesions=recipe.judging.max_marks, nms_iou=recipe.judging.nms_iou)
+
+
+def as_served(network: Detector, recipe: Recipe) -> nn.Module:
+    """The network as it is judged, exported and served."""
+    return (Mirrored(network) if recipe.network.mirror_when_judged else network).eval()
+
+
 _SCORED = TypeAdapter(tuple[ScoredFilm, ...])
 
 
 def score_films(
-    network: Mirrored, films: Sequence[Film], prepared: PreparedFilms, recipe: Recipe, *, fold: int
+    network: nn.Module, films: Sequence[Film], prepared: PreparedFilms, recipe: Recipe, *, fold: int
 ) -> tuple[ScoredFilm, ...]:
     """Run `network` over `films` one by one in float32, and decode as a node does, but keep marks of every score."""
     network.eval()
+    output = output_of(recipe)
     scored = []
     with torch.inference_mode():
         for film in films:
             grey = torch.from_numpy(prepared.grey(film.image))[None, None]
             outputs: Outputs = network(normalised(grey, recipe))
             transform = prepared.transform(film.image)
-            said = decode(outputs.heatmap[0].numpy(), outputs.ltrb[0].numpy(), OUTPUT, transform)
+            said = decode(outputs.heatmap[0].numpy(), outputs.ltrb[0].numpy(), output, transform)
             marks = tuple(Mark(box=mark.box, score=mark.logit) for mark in said)
             logit = float(outputs.picture[0, 0])
             scored.append(ScoredFilm(image=film.image, fold=fold, picture_logit=logit, marks=marks))
@@ -60,9 +70,7 @@ def score_films(
 
 def write_scores(scored: Iterable[ScoredFilm], file: Path) -> None:
     """Write scores as JSON, whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps([asdict(film) for film in scored]), encoding="utf-8")
-    os.replace(partial, file)  # noqa: PTH105 - atomic: a cut never leaves half a file
+    write_whole(file, json.dumps([asdict(film) for film in scored]))
 
 
 def read_scores(file: Path) -> tuple[ScoredFilm, ...]:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.findings import Box
-from training.data import DataError, Film, ImageName, PatientKey, Reading, Teaches, audit, manifest_digest, read_films
+from training.data import Film, ImageName, PatientKey, Teaches, counts, manifest_digest
+from training.errors import DataError, SplitError
+from training.nih import Reading
+from training.readers import read_set
 from training.splits import split_by_patient
 
 HEAD = "image,findings,patient_id,age,sex,view,rsna_patientId,rsna_class"
@@ -45,7 +48,7 @@ def test_each_kind_of_film_teaches_what_its_labels_allow(tmp_path: Path) -> None
         "g.jpg,Lung Opacity,1,2,3,4,RSNA 2018 stage_2",
         "h.jpg,Pneumonia,1,2,3,4,NIH BBox_List_2017",
     ]
-    read = {film.image: film for film in read_films(folder_of(tmp_path, films, boxes))}
+    read = {film.image: film for film in read_set("nih-chest", folder_of(tmp_path, films, boxes)).films}
     assert [read[ImageName(f"{name}.jpg")].teaches for name in "abcdefgh"] == [
         Teaches.LESIONS,
         Teaches.NO_LESION,
@@ -63,17 +66,17 @@ def test_a_missing_film_and_a_strange_class_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, ["a.jpg,x,1,60,M,AP,,"], [])
     (folder / "images" / "a.jpg").unlink()
     with pytest.raises(DataError, match="missing"):
-        read_films(folder)
+        read_set("nih-chest", folder)
     (folder / "labels.csv").write_text(f"{HEAD}\na.jpg,x,1,60,M,AP,,Maybe\n")
     with pytest.raises(DataError, match="cannot be understood"):
-        read_films(folder)
+        read_set("nih-chest", folder)
     (folder / "labels.csv").unlink()
     with pytest.raises(DataError, match=r"labels\.csv cannot be read"):
-        read_films(folder)
+        read_set("nih-chest", folder)
 
 
 def test_the_manifest_changes_with_one_byte_of_one_film(tmp_path: Path) -> None:
-    films = read_films(folder_of(tmp_path, ["a.jpg,x,1,60,M,AP,,", "b.jpg,x,2,60,M,AP,,"], []))
+    films = read_set("nih-chest", folder_of(tmp_path, ["a.jpg,x,1,60,M,AP,,", "b.jpg,x,2,60,M,AP,,"], [])).films
     before = manifest_digest(films)
     assert before == manifest_digest(reversed(films))
     films[0].path.write_bytes(b"other")
@@ -81,10 +84,10 @@ def test_the_manifest_changes_with_one_byte_of_one_film(tmp_path: Path) -> None:
 
 
 def test_the_nih_films_are_the_ones_the_card_counts(shared_data: Path) -> None:
-    counts = audit(read_films(shared_data / "chest_xray_nih"))
-    assert counts["all"] == {"films": 657, "patients": 444, "boxes": 143, "AP": 386, "PA": 271, "children": 59}
-    assert counts["read: opacity"]["AP"] == 55
-    assert counts["read: normal"]["films"] == 49
+    counted = counts(read_set("nih-chest", shared_data / "chest_xray_nih").films)
+    assert counted["all"] == {"films": 657, "patients": 444, "boxes": 143, "AP": 386, "PA": 271, "children": 59}
+    assert counted["read: opacity"]["AP"] == 55
+    assert counted["read: normal"]["films"] == 49
 
 
 def film(index: int, patient: int, view: str, reading: Reading) -> Film:
@@ -92,12 +95,12 @@ def film(index: int, patient: int, view: str, reading: Reading) -> Film:
         image=ImageName(f"{index:04}.jpg"),
         path=Path(f"{index}.jpg"),
         patient=PatientKey(str(patient)),
-        age_years=50,
-        view=view,
         reading=reading,
-        findings=(),
-        boxes=(),
-        disputed=False,
+        positive=reading is Reading.OPACITY,
+        judged=True,
+        teaches=Teaches.NO_LESION,
+        stratum=f"{reading} {view}",
+        traits={"view": view},
     )
 
 
@@ -135,5 +138,5 @@ def test_readings_and_views_are_spread_evenly() -> None:
 
 def test_more_folds_than_patients_are_refused() -> None:
     films = [film(index, 1, "AP", Reading.NORMAL) for index in range(9)]
-    with pytest.raises(ValueError, match="patients"):
+    with pytest.raises(SplitError, match="patients"):
         split_by_patient(films, folds=3, seed=0)

@@ -12,7 +12,8 @@ import onnx
 import pytest
 import torch
 
-from training.export import ONNX_FILE, TORCH_FILE, ExportError, export, prove_parity
+from training.errors import ExportError
+from training.export import ONNX_FILE, TORCH_FILE, export, prove_parity
 from training.network import Detector, Mirrored
 from training.recipe import Network
 

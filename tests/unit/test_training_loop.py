@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from inference.findings import Box
+from inference.preprocess import Transform
 from models.card import ProjectionInput
 from training.augment import augment, move_boxes
 from training.cache import PreparedFilms
-from training.data import Film, ImageName, PatientKey, Reading
-from training.loop import Progress, ResumeError, fit
+from training.data import Film, ImageName, PatientKey, Teaches
+from training.errors import RecipeError, ResumeError
+from training.loop import Progress, fit
 from training.losses import Targets, centre_targets, losses
 from training.network import STRIDE, Outputs
-from training.recipe import Augmentation, Network, Recipe, RecipeError, Schedule, read_recipe
+from training.recipe import Augmentation, Network, Recipe, Schedule, read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 SIDE = 64
@@ -79,19 +81,20 @@ def tiny_films() -> tuple[tuple[Film, ...], PreparedFilms]:
                 image=ImageName(f"{index}.jpg"),
                 path=Path(f"{index}.jpg"),
                 patient=PatientKey(str(index)),
-                age_years=50,
-                view="PA",
-                reading=Reading.OPACITY if blob else (Reading.UNREAD if index == 5 else Reading.NORMAL),
+                reading="opacity" if blob else ("unread" if index == 5 else "normal"),
+                positive=blob,
+                judged=index != 5,
+                teaches=Teaches.LESIONS if blob else (Teaches.FINDINGS if index == 5 else Teaches.NO_LESION),
                 findings=("Pneumonia",),
                 boxes=(Box(x_min=16, y_min=16, x_max=56, y_max=48),) if blob else (),
-                disputed=False,
             )
         )
         greys.append(grey)
     prepared = PreparedFilms(
         index={film.image: row for row, film in enumerate(films)},
         greys=np.asarray(greys, dtype=np.float16),
-        sources=np.tile([SIDE, SIDE, 1.0, 1.0], (6, 1)),
+        transforms=(Transform(source_rows=SIDE, source_columns=SIDE, scale_x=1.0, scale_y=1.0),) * 6,
+        digests=tuple(str(index) for index in range(6)),
     )
     return tuple(films), prepared
 

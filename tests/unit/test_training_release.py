@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -17,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from eval.froc import Mark, froc, match
 from inference.findings import Box
 from models.card import read_card
-from training.data import Film, ImageName, PatientKey, Reading
+from training.data import Film, ImageName, PatientKey, Teaches
 from training.export import Parity
 from training.figures import evaluate
 from training.operating import FALSE_MARKS_PER_FILM, PICTURE_SENSITIVITY, Pair, fit_operating, platt
@@ -26,7 +27,7 @@ from training.release import Made, write_release
 from training.score import ScoredFilm, read_scores, write_scores
 from training.splits import split_by_patient
 from training.toml import to_toml
-from training.train import main
+from training.train import command
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 LESION = Box(x_min=100, y_min=100, x_max=300, y_max=300)
@@ -42,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def made_up_films(folder: Path, count: int = 60) -> tuple[Film, ...]:
-    readings = [Reading.OPACITY, Reading.NORMAL, Reading.OTHER]
+    readings = ["opacity", "normal", "other"]
     films = []
     for index in range(count):
         path = folder / f"{index:03}.jpg"
@@ -53,12 +54,15 @@ def made_up_films(folder: Path, count: int = 60) -> tuple[Film, ...]:
                 image=ImageName(path.name),
                 path=path,
                 patient=PatientKey(str(index // 2)),
-                age_years=9 if index >= count - 3 else 50,
-                view="AP" if index % 4 else "PA",
                 reading=reading,
+                positive=reading == "opacity",
+                judged=index < count - 3,
+                teaches=Teaches.NOTHING if index >= count - 3 else Teaches.LESIONS,
+                stratum=reading,
                 findings=("No Finding",),
-                boxes=(LESION,) if reading is Reading.OPACITY else (),
-                disputed=False,
+                boxes=(LESION,) if reading == "opacity" else (),
+                traits={"view": "AP" if index % 4 else "PA"},
+                numbers={"age_years": 9 if index >= count - 3 else 50},
             )
         )
     return tuple(films)
@@ -69,7 +73,7 @@ def made_up_scores(films: tuple[Film, ...]) -> tuple[ScoredFilm, ...]:
     splits = split_by_patient(films, folds=4, seed=1)
     scored = []
     for film in films:
-        ill = film.reading is Reading.OPACITY
+        ill = film.positive
         marks = [Mark(box=ELSEWHERE, score=float(random.normal(-2)))]
         if ill:
             marks.append(Mark(box=LESION, score=float(random.normal(1))))
@@ -98,7 +102,7 @@ def test_the_thresholds_keep_what_their_rules_promise(tmp_path: Path) -> None:
     films = made_up_films(tmp_path)
     pairs = [Pair(film=film, scored=score) for film, score in zip(films, made_up_scores(films), strict=True)]
     point = fit_operating(pairs)
-    ill = [pair for pair in pairs if pair.film.reading is Reading.OPACITY]
+    ill = [pair for pair in pairs if pair.film.positive]
     positive = sum(point.picture_score(pair.scored.picture_logit) >= point.picture_threshold for pair in ill)
     assert positive / len(ill) >= PICTURE_SENSITIVITY
     shown = [
@@ -232,22 +236,23 @@ def small_recipe(file: Path) -> Path:
 
 def test_the_command_trains_a_fold_once_and_keeps_its_scores(tmp_path: Path) -> None:
     data, recipe = small_data(tmp_path / "data"), small_recipe(tmp_path / "small.toml")
-    arguments = ["--recipe", str(recipe), "--data", str(data), "--out", str(tmp_path / "out"), "--fold", "1"]
-    assert main(arguments) == 0
+    arguments = [str(recipe), "--data", str(data), "--out", str(tmp_path / "out"), "--fold", "1"]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
     kept = tmp_path / "out" / "fold-1.json"
     scored = read_scores(kept)
     assert scored
     assert {film.fold for film in scored} == {1}
     written = kept.stat().st_mtime_ns
-    assert main(arguments) == 0
+    assert CliRunner().invoke(command, arguments).exit_code == 0
     assert kept.stat().st_mtime_ns == written
     assert not (tmp_path / "out" / "fold-0.json").exists()
 
 
-def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path / "small.toml")
-    assert main(["--recipe", str(recipe), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "boxes.csv cannot be read" in capsys.readouterr().err
+    ended = CliRunner().invoke(command, [str(recipe), "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 1
+    assert "boxes.csv cannot be read" in ended.stderr
 
 
 def test_targets_are_pulled_in_by_one_count() -> None:
