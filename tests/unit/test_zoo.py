@@ -16,7 +16,8 @@ from inference.loading import load_film
 from inference.postprocess import decode
 from inference.preprocess import prepare
 from models.card import Runtime, Use, read_card
-from training.data import manifest_digest, read_films
+from training.data import manifest_digest
+from training.readers import read_set
 from training.recipe import read_recipe
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_every_film_read_by_radiologists_was_held_out_once_and_no_patient_is_nam
 
 def test_the_training_films_are_those_of_the_card(shared_data: Path) -> None:
     card = read_card(CHEST / "card.toml")
-    taught = [film for film in read_films(shared_data / "chest_xray_nih") if film.teaches.value != "nothing"]
+    taught = [film for film in read_set("nih-chest", shared_data / "chest_xray_nih").films if film.teaches.value != "nothing"]
     assert len(taught) == card.training.films
     assert manifest_digest(taught) == card.training.manifest_sha256
 
@@ -78,7 +79,7 @@ def test_both_runtimes_mark_the_same_place_on_a_film_with_an_opacity(shared_data
     card = read_card(CHEST / "card.toml")
     files = {weights.runtime: CHEST / weights.file for weights in card.weights}
     folder = shared_data / "chest_xray_nih"
-    film = next(film for film in read_films(folder) if film.boxes and film.adult)
+    film = next(film for film in read_set("nih-chest", folder).films if film.boxes and film.adult)
     made = prepare(load_film(film.path), card.input)
     session = onnxruntime.InferenceSession(files[Runtime.ONNX], providers=["CPUExecutionProvider"])
     heatmap, ltrb, _ = session.run(["heatmap", "ltrb", "picture"], {"pictures": made.tensor[None]})
