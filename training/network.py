@@ -92,7 +92,7 @@ def _parts(block: nn.Module, convolution: str, norm: str) -> tuple[nn.Conv2d, nn
 def _convolved(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Convolution and batch normalisation with its kept statistics in one: the norm is multiplied into the weights.
 
-    It pads like TensorFlow, as the weights were learnt: with stride 2 and an even side, more below than above.
+    It pads like TensorFlow, as the weights were learnt: with stride 2, more below than above (sides are even).
     Depthwise convolutions that learn are computed in float32, because on a processor their gradient takes several
     times longer in bfloat16. Both together halve the time of a training step.
     """
@@ -102,19 +102,14 @@ def _convolved(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -
     kernel, stride, groups = convolution.kernel_size[0], convolution.stride[0], convolution.groups
     around = (kernel - 1) // 2
     if stride > 1:
-        rows, columns = (_padding(side, kernel, stride) for side in features.shape[-2:])
-        features, around = functional.pad(features, (*columns, *rows)), 0
+        before = (kernel - stride) // 2
+        after = kernel - stride - before
+        features, around = functional.pad(features, (before, after, before, after)), 0
     slow = groups > 1 and weight.requires_grad and features.device.type == "cpu"
     if slow and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return functional.conv2d(features.float(), weight, bias, stride, around, 1, groups)
     return functional.conv2d(features, weight, bias, stride, around, 1, groups)
-
-
-def _padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Rows before and after, so that a side becomes side / stride, rounded up."""
-    both = max(kernel - stride if side % stride == 0 else kernel - side % stride, 0)
-    return both // 2, both - both // 2
 
 
 def _convolution(channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
