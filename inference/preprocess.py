@@ -1,7 +1,7 @@
-"""From a picture to the network's input, and exactly back: stretch, letterbox, channels, normalisation.
+"""From a picture to the network's input, and exactly back: stretch, letterbox or cut-out breast, normalisation.
 
-Serving (`inference.engine`) and training call the same `prepare` with the card's `ProjectionInput`. Reading files is
-`inference.loading`; nothing here depends on torch.
+Serving (`inference.engine`) and training call the same `prepare` with the card's `ProjectionInput` or `BreastInput`.
+Finding the breast is `inference.breast`, reading files `inference.loading`; nothing here depends on torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from inference.breast import Breast, Side, find_breast
 from inference.findings import Box
 from inference.images import Image
 from inference.refusals import Reason, Refused
@@ -69,14 +70,18 @@ class ModelInput:
     transform: Transform
 
 
-def prepare(image: Image, spec: ProjectionInput) -> ModelInput:
-    """Make the network's input of one picture, as the card's `ProjectionInput` says.
+def prepare(image: Image, spec: ProjectionInput | BreastInput) -> ModelInput:
+    """Make the network's input of one picture, as the card's input says.
 
     Raises
     ------
     Refused
-        OUT_OF_RANGE when the picture is blank: all its pixels alike.
+        OUT_OF_RANGE when the picture is blank (all its pixels alike), or no breast is found where one is asked for.
     """
+    return _prepare_breast(image, spec) if isinstance(spec, BreastInput) else _prepare_whole(image, spec)
+
+
+def _prepare_whole(image: Image, spec: ProjectionInput) -> ModelInput:
     stretched = _stretched(image, spec)
     rows, columns = stretched.shape
     height, width = _fitted(rows, columns, spec)
@@ -92,6 +97,49 @@ def prepare(image: Image, spec: ProjectionInput) -> ModelInput:
         offset_y=float(top),
     )
     return ModelInput(tensor=normalised(canvas, spec), transform=transform)
+
+
+def _prepare_breast(image: Image, spec: BreastInput) -> ModelInput:
+    """The breast alone, chest wall at the left, grey between two percentiles of its own pixels spread to 0..1."""
+    rows, columns = image.pixels.shape
+    breast = find_breast(image.pixels)
+    mirrored = breast.chest_wall is Side.RIGHT
+    height, width = _breast_size(breast, image.spacing_mm, spec)
+    box = (breast.left, breast.top, breast.right, breast.bottom)
+    resized = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BILINEAR, box=box)
+    greys = np.array(resized, dtype=np.float32)
+    inside = breast.mask(rows=rows, columns=columns, height=height, width=width)
+    low, high = (float(value) for value in np.percentile(greys[inside], (spec.low_percentile, spec.high_percentile)))
+    if not low < high:
+        raise Refused(Reason.OUT_OF_RANGE, "the breast is blank: all its pixels are alike")
+    shown = np.where(inside, np.clip((greys - np.float32(low)) / np.float32(high - low), 0.0, 1.0), np.float32(0.0))
+    canvas = np.full((spec.height, spec.width), spec.pad_value, dtype=np.float32)
+    canvas[:height, :width] = shown[:, ::-1] if mirrored else shown
+    scale_x, scale_y = width / (breast.right - breast.left), height / (breast.bottom - breast.top)
+    transform = Transform(
+        source_rows=rows,
+        source_columns=columns,
+        scale_x=scale_x,
+        scale_y=scale_y,
+        offset_x=-(columns - breast.right if mirrored else breast.left) * scale_x,
+        offset_y=-breast.top * scale_y,
+        mirrored=mirrored,
+    )
+    return ModelInput(tensor=normalised(canvas, spec), transform=transform)
+
+
+def _breast_size(breast: Breast, spacing_mm: tuple[float, float] | None, spec: BreastInput) -> tuple[int, int]:
+    """Height and width of the breast's rectangle in input pixels: true to scale where that is known and fits."""
+    rows, columns = breast.bottom - breast.top, breast.right - breast.left
+    if spec.spacing_mm is None or spacing_mm is None:
+        scale_y = scale_x = min(spec.height / rows, spec.width / columns)
+    else:
+        scale_y, scale_x = spacing_mm[0] / spec.spacing_mm, spacing_mm[1] / spec.spacing_mm
+        shrink = min(1.0, spec.height / (rows * scale_y), spec.width / (columns * scale_x))
+        scale_y, scale_x = scale_y * shrink, scale_x * shrink
+    height = min(max(round(rows * scale_y), 1), spec.height)
+    width = min(max(round(columns * scale_x), 1), spec.width)
+    return height, width
 
 
 def normalised(canvas: NDArray[np.float32], spec: ProjectionInput | BreastInput) -> NDArray[np.float32]:
