@@ -6,7 +6,7 @@ Built by `training.train` and written out by `training.export`. Its three output
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features at strides 8, 16 and 32 of pictures (N, 1, H, W)."""
         kept: list[Tensor] = []
-        features = functional.relu6(_convolved(pictures, self.stem, self.stem_norm))
+        features = functional.relu6(_convolved(pictures, self.stem, self.stem_norm), inplace=True)
         for index, block in enumerate(self.blocks):
             features = _through(block, features)
             if index in (_FINE, _MIDDLE, _COARSE):
@@ -79,8 +79,8 @@ def _through(block: nn.Module, features: Tensor) -> Tensor:
     """An inverted bottleneck of the backbone: widen, look around, narrow; added to what came in where it fits."""
     inside = features
     if hasattr(block, "_expand_conv"):
-        inside = functional.relu6(_convolved(inside, *_parts(block, "_expand_conv", "_bn0")))
-    inside = functional.relu6(_convolved(inside, *_parts(block, "_depthwise_conv", "_bn1")))
+        inside = functional.relu6(_convolved(inside, *_parts(block, "_expand_conv", "_bn0")), inplace=True)
+    inside = functional.relu6(_convolved(inside, *_parts(block, "_depthwise_conv", "_bn1")), inplace=True)
     narrow = _convolved(inside, *_parts(block, "_project_conv", "_bn2"))
     return narrow + features if narrow.shape == features.shape else narrow
 
@@ -94,22 +94,21 @@ def _convolved(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -
 
     It pads like TensorFlow, as the weights were learnt: with stride 2, more below than above (sides are even).
     Depthwise convolutions that learn are computed in float32, because on a processor their gradient takes several
-    times longer in bfloat16. Both together halve the time of a training step.
+    times longer in bfloat16.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     size = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     weight, bias = convolution.weight * size[:, None, None, None], norm.bias - norm.running_mean * size
     kernel, stride, groups = convolution.kernel_size[0], convolution.stride[0], convolution.groups
-    around = (kernel - 1) // 2
-    if stride > 1:
-        before = (kernel - stride) // 2
-        after = kernel - stride - before
-        features, around = functional.pad(features, (before, after, before, after)), 0
+    # With stride 2 it is padded by 2 more and the first row and column are dropped: uneven padding would be a copy.
+    around = (kernel - 1) // 2 if stride == 1 else (kernel - stride) // 2 + stride
     slow = groups > 1 and weight.requires_grad and features.device.type == "cpu"
     if slow and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
-            return functional.conv2d(features.float(), weight, bias, stride, around, 1, groups)
-    return functional.conv2d(features, weight, bias, stride, around, 1, groups)
+            convolved = functional.conv2d(features.float(), weight, bias, stride, around, 1, groups)
+    else:
+        convolved = functional.conv2d(features, weight, bias, stride, around, 1, groups)
+    return convolved if stride == 1 else convolved[:, :, 1:, 1:].contiguous(memory_format=torch.channels_last)
 
 
 def _convolution(channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -173,21 +172,22 @@ class Mirrored(nn.Module):
     """The detector as it is judged and served: what it says of a picture and of its mirror image, averaged.
 
     Training shows films and mirrored films alike, so both answers are equally good and their errors partly cancel;
-    it costs a second look.
+    it costs a second look. `axis` says whether the mirror swaps left and right or above and below.
     """
 
-    def __init__(self, network: Detector) -> None:
+    def __init__(self, network: Detector, *, axis: Literal["horizontal", "vertical"] = "horizontal") -> None:
         super().__init__()
         self.network = network
+        self.swapped, self.sides = (-1, [2, 1, 0, 3]) if axis == "horizontal" else (-2, [0, 3, 2, 1])
 
     def forward(self, pictures: Tensor) -> Outputs:
         """Pictures (N, 1, H, W) to `Outputs` in the coordinates of the pictures as they are."""
         count = pictures.shape[0]
-        both: Outputs = self.network(torch.cat([pictures, pictures.flip(-1)]))
-        heatmap, ltrb = both.heatmap[count:].flip(-1), both.ltrb[count:].flip(-1)
-        left, top, right, bottom = ltrb.unbind(1)
+        both: Outputs = self.network(torch.cat([pictures, pictures.flip(self.swapped)]))
+        heatmap, ltrb = both.heatmap[count:].flip(self.swapped), both.ltrb[count:].flip(self.swapped)
+        edges = ltrb.unbind(1)
         return Outputs(
             heatmap=(both.heatmap[:count] + heatmap) / 2,
-            ltrb=(both.ltrb[:count] + torch.stack([right, top, left, bottom], dim=1)) / 2,
+            ltrb=(both.ltrb[:count] + torch.stack([edges[side] for side in self.sides], dim=1)) / 2,
             picture=(both.picture[:count] + both.picture[count:]) / 2,
         )
