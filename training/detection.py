@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from training.bars import Screen, screen
 from training.batches import normalised
 from training.cache import PreparedFilms, prepare_films
 from training.data import Film, FilmSet
+from training.errors import RecipeError
 from training.figures import evaluate
 from training.loop import Progress, fit
 from training.network import Detector
@@ -26,6 +28,7 @@ from training.score import ScoredFilm, as_served, read_scores, score_films, writ
 from training.several import Processes
 from training.splits import SPLITS_FILE, Splits, read_splits, split_by_patient, write_splits
 from training.tasks import Options, Stage
+from training.views import check_views
 
 _PARITY_FILMS = 24
 
@@ -50,6 +53,7 @@ class Workshop:
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
     """Run the stages asked for; see `training.tasks.Task`."""
     recipe = read_recipe(recipe_file)
+    check(recipe)
     with screen(quiet=processes.rank > 0) as shown:
         shop = open_workshop(recipe, options, processes, shown)
         if options.wants(Stage.FOLD):
@@ -61,6 +65,23 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
         if not options.wants(Stage.REPORT) or processes.rank > 0:
             return None
         return release(shop, network, recipe_file, options)
+
+
+def check(recipe: Recipe) -> None:
+    """Check what only the parts that a recipe names can judge.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe names views there are not, or says of them what they do not know.
+    """
+    try:
+        check_views(recipe)
+    except ValidationError as error:
+        faults = [f"  views.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"{recipe.name}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error
+    except ValueError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
 
 
 def open_workshop(recipe: Recipe, options: Options, processes: Processes, shown: Screen) -> Workshop:

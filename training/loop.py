@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.augment import augment
 from training.batches import batch_of, normalised, order
 from training.cache import PreparedFilms
 from training.data import Film, Teaches
@@ -34,6 +33,7 @@ from training.network import Detector, Outputs
 from training.recipe import Recipe, Schedule
 from training.several import Processes
 from training.splits import inner_split
+from training.views import views_of
 
 _LARGEST_GRADIENT = 5.0  # norm above which a step is shortened: one odd film must not throw the weights
 _LOWEST_RATE = 0.02  # share of the rate left at the end
@@ -129,6 +129,7 @@ class _Training:
         taught = [film for film in films if film.teaches is not Teaches.NOTHING]
         self.identity = _identity(recipe, taught, prepared)
         self.films, self.held_back = _hold_back(taught, recipe.schedule)
+        self.views = views_of(recipe, self.films, prepared)
         self.device = processes.device
         self.network = Detector(recipe.network, pretrained=pretrained).to(self.device)
         self.network = self.network.to(memory_format=torch.channels_last)
@@ -185,10 +186,7 @@ class _Training:
 
     def _step(self, films: Sequence[Film], random: torch.Generator) -> Losses:
         schedule = self.recipe.schedule
-        pictures, targets = batch_of(films, self.prepared, schedule)
-        pictures, boxes, present = augment(pictures, targets.boxes, targets.present, self.recipe.augmentation, random)
-        shows = present.any(dim=1, keepdim=True).float()  # a film whose boxes were all moved out shows none
-        targets = targets._replace(boxes=boxes, present=present, picture=shows)
+        pictures, targets = self.views.batch(films, random)
         with computing(self.device, schedule):
             outputs, findings = self.learning(normalised(pictures, self.recipe).to(self.device))
         parts = losses(Outputs(*(output.cpu() for output in outputs)), findings.cpu(), targets)

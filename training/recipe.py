@@ -48,6 +48,9 @@ class Network(_Part):
     mirror_when_judged: bool = Field(
         default=True, description="judge and serve the mean of a film and its mirror image; it costs a second look"
     )
+    mirror_axis: Literal["horizontal", "vertical"] = Field(
+        default="horizontal", description="the mirror image swaps left and right, or above and below"
+    )
 
 
 class EarlyStopping(_Part):
@@ -97,6 +100,14 @@ class Augmentation(_Part):
     border: float = Field(ge=0, lt=0.5, description="largest width of a blanked edge, as a share of the side")
 
 
+class Showing(BaseModel):
+    """How films are shown while the network learns; keys beyond `kind` are those of that kind, see `training.views`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = "film"
+
+
 class Judging(_Part):
     """How marks are held against lesions, and how thresholds are chosen."""
 
@@ -122,6 +133,7 @@ class Recipe(_Part):
     network: Network
     schedule: Schedule
     augmentation: Augmentation
+    views: Showing = Showing()
     judging: Judging = Judging()
 
     @model_validator(mode="after")
@@ -144,7 +156,7 @@ class Recipe(_Part):
     @property
     def weights_digest(self) -> str:
         """sha256 of what decides the weights: the recipe without name, data faults and judging."""
-        decisive = self.model_dump_json(include={"input", "network", "schedule", "augmentation"})
+        decisive = self.model_dump_json(include={"input", "network", "schedule", "augmentation", "views"})
         return hashlib.sha256(decisive.encode()).hexdigest()
 
 

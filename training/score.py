@@ -43,7 +43,9 @@ def output_of(recipe: Recipe) -> CenterHeatmapOutput:
 
 def as_served(network: Detector, recipe: Recipe) -> nn.Module:
     """The network as it is judged, exported and served."""
-    return (Mirrored(network) if recipe.network.mirror_when_judged else network).eval()
+    if not recipe.network.mirror_when_judged:
+        return network.eval()
+    return Mirrored(network, axis=recipe.network.mirror_axis).eval()
 
 
 _SCORED = TypeAdapter(tuple[ScoredFilm, ...])

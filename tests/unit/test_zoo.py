@@ -70,7 +70,8 @@ def test_every_film_read_by_radiologists_was_held_out_once_and_no_patient_is_nam
 
 def test_the_training_films_are_those_of_the_card(shared_data: Path) -> None:
     card = read_card(CHEST / "card.toml")
-    taught = [film for film in read_set("nih-chest", shared_data / "chest_xray_nih").films if film.teaches.value != "nothing"]
+    films = read_set("nih-chest", shared_data / "chest_xray_nih").films
+    taught = [film for film in films if film.teaches.value != "nothing"]
     assert len(taught) == card.training.films
     assert manifest_digest(taught) == card.training.manifest_sha256
 
