@@ -16,16 +16,16 @@ from models.card import (
     Activation,
     BoxesOutput,
     CenterHeatmapOutput,
-    HeatmapOutput,
     Layout,
     ModelCard,
-    Output,
+    ProbabilityOutput,
     VolumeInput,
 )
 
 Dimension = int | str | None
 FLOATS = ("float32", "float16")
-_NUMBERS = (*FLOATS, "float64", "int64", "int32")
+_WHOLE = ("int64", "int32")
+_OTHER_WAY = "; if the axes are the other way round change transposed"
 
 
 class SignatureDiffers(NetworkFailed):
@@ -119,12 +119,10 @@ def _wire(signature: Signature, card: ModelCard) -> Wiring:
         raise SignatureDiffers(
             f"the card's [output] names {', '.join(missing)}, which the graph does not give: name one of its outputs"
         )
-    batched = {name: _output_batched(found[name], card) for name in names}
-    known = {value for value in batched.values() if value is not None}
-    if len(known) > 1:
-        raise SignatureDiffers("some of the card's outputs have a batch axis and others have not")
-    outputs_batched = known.pop() if known else True
-    if not outputs_batched and input_batched and max_batch is None:
+    outputs_batched = _outputs_batched(found[names[0]], card)
+    for name in names:
+        _check_output(found[name], card, batched=outputs_batched)
+    if outputs_batched is False and max_batch is None:
         max_batch = 1  # a free batch axis that the outputs do not have: only of one picture are they its own
     return Wiring(
         input_name=port.name,
@@ -132,7 +130,7 @@ def _wire(signature: Signature, card: ModelCard) -> Wiring:
         input_batched=input_batched,
         max_batch=max_batch,
         outputs=names,
-        outputs_batched=outputs_batched,
+        outputs_batched=outputs_batched is not False,
     )
 
 
@@ -203,73 +201,118 @@ def _sizes(shape: tuple[Dimension, ...]) -> str:
 # outputs -----------------------------------------------------------------------------------------------------------
 
 
-def _output_batched(port: Port, card: ModelCard) -> bool | None:
-    """Whether an output has a batch axis; None where its rank cannot tell.
+def _outputs_batched(port: Port, card: ModelCard) -> bool | None:
+    """Whether the outputs have a batch axis, as the first of them tells; None where the graph gives no shape."""
+    _check_dtype(port, card)
+    own = _ranks(card, port.name)
+    if not port.shape:
+        return None
+    rank = len(port.shape)
+    if rank not in own and rank - 1 not in own:
+        wanted = " or ".join(str(number + 1) for number in sorted(own))
+        raise SignatureDiffers(
+            f"output {port.name} has {rank} axes, as {card.output.kind} of the card it must have {wanted} (one less for "
+            "a model that takes one picture at a time)"
+        )
+    return rank - 1 in own
 
-    Ranks with a batch axis are those of the card's documentation; one less is without.
-    """
-    ranks = _ranks(card.output, port.name, isinstance(card.input, VolumeInput))
-    wanted = FLOATS if port.name != _classes(card.output) else _NUMBERS
+
+def _check_output(port: Port, card: ModelCard, *, batched: bool | None) -> None:
+    _check_dtype(port, card)
+    if batched is None or not port.shape:
+        return
+    own = port.shape[1:] if batched else port.shape
+    if len(own) not in _ranks(card, port.name):
+        raise SignatureDiffers(
+            f"output {port.name} has {len(port.shape)} axes, which does not go with {output_names(card.output)[0]}: "
+            f"either all of the card's outputs have a batch axis or none"
+        )
+    _check_sizes(port.name, own, card)
+
+
+def _check_dtype(port: Port, card: ModelCard) -> None:
+    output = card.output
+    of_classes = isinstance(output, BoxesOutput) and port.name == output.classes
+    wanted = (*FLOATS, *_WHOLE) if of_classes else FLOATS
     if port.dtype not in wanted:
         raise SignatureDiffers(
-            f"output {port.name} gives {port.dtype}, as {card.output.kind} of the card it must give "
-            f"{' or '.join(wanted)}: it may be another output that you mean"
+            f"output {port.name} gives {port.dtype}, as {output.kind} of the card it must give {' or '.join(wanted)}: "
+            "the card may mean another output"
         )
-    rank = len(port.shape)
-    if not port.shape and 0 not in ranks:
-        return None  # the graph does not tell; the first picture will
-    if rank not in ranks | {rank - 1 for rank in ranks}:
-        raise SignatureDiffers(
-            f"output {port.name} has {rank} axes, as {card.output.kind} of the card it must have "
-            f"{' or '.join(map(str, sorted(ranks)))} (one less for a model that takes one picture at a time)"
-        )
-    _check_sizes(port, card)
-    if rank in ranks and rank + 1 in ranks:
-        return None
-    return rank in ranks
 
 
-def _ranks(output: Output, name: str, volume: bool) -> set[int]:
-    """Numbers of axes, with the batch axis, that an output may have."""
-    if isinstance(output, CenterHeatmapOutput):
-        return {2} if name == output.picture else {4}
-    if isinstance(output, HeatmapOutput):
-        return {2} if name == output.picture else {5 if volume else 4}
-    if isinstance(output, BoxesOutput):
-        if name == output.boxes:
-            return {3}
-        return {2, 3} if name in (output.scores, output.classes) else {2}
-    return {2}
-
-
-def _classes(output: Output) -> str | None:
-    return output.classes if isinstance(output, BoxesOutput) else None
-
-
-def _check_sizes(port: Port, card: ModelCard) -> None:
-    """What can be told from fixed sizes: numbers of a box, and classes for every label."""
+def _ranks(card: ModelCard, name: str) -> tuple[int, ...]:
+    """Numbers of axes, without the batch axis, that an output may have."""
     output = card.output
-    if isinstance(output, BoxesOutput) and port.name == output.boxes:
-        _check_boxes(port, output, 6 if isinstance(card.input, VolumeInput) else 4, card)
-    if isinstance(output, BoxesOutput) and output.classes and output.activation is Activation.SOFTMAX:
-        raise SignatureDiffers("softmax needs a score for each class, the card's [output] names classes instead")
+    if isinstance(output, ProbabilityOutput) or name == output.picture:
+        return (1,)
+    if isinstance(output, BoxesOutput):
+        return (2,) if name == output.boxes else (1, 2)
+    return (4,) if isinstance(card.input, VolumeInput) else (3,)
 
 
-def _check_boxes(port: Port, output: BoxesOutput, numbers: int, card: ModelCard) -> None:
-    size = port.shape[-2] if output.transposed else port.shape[-1]
+def _check_sizes(name: str, own: tuple[Dimension, ...], card: ModelCard) -> None:
+    """What fixed sizes tell: numbers of a box, and classes for every label."""
+    output = card.output
+    if isinstance(output, BoxesOutput):
+        _check_list(name, own, output, card)
+    elif not isinstance(output, CenterHeatmapOutput):
+        if output.activation is Activation.SOFTMAX and own[0] == 1:
+            raise SignatureDiffers(f"softmax of one class is always 1, and output {name} has one: change activation")
+        _check_classes(name, own[0], card)
+    elif name != output.ltrb:
+        _check_classes(name, own[0], card)
+
+
+def _check_classes(name: str, size: Dimension, card: ModelCard, first_class: int = 0, otherwise: str = "") -> None:
+    wanted = max(card.class_index(label) for label in card.labels) + 1 + first_class
+    chosen = any(label.index is not None for label in card.labels)
+    if isinstance(size, int) and (size < wanted or (size > wanted and not chosen)):
+        raise SignatureDiffers(
+            f"output {name} has {size} class(es), the card's labels take {wanted}: give each label the index of its "
+            f"class{otherwise}"
+        )
+
+
+def _check_list(name: str, own: tuple[Dimension, ...], output: BoxesOutput, card: ModelCard) -> None:
+    if name == output.boxes:
+        _check_boxes(name, own[0 if output.transposed else 1], output, card)
+    elif name == output.picture:
+        _check_classes(name, own[0], card, output.first_class)
+    elif name == output.scores:
+        _check_scores(name, own, output, card)
+
+
+def _check_scores(name: str, own: tuple[Dimension, ...], output: BoxesOutput, card: ModelCard) -> None:
+    each = len(own) == 1 or own[0 if output.transposed else 1] == 1
+    if each and output.activation is Activation.SOFTMAX:
+        raise SignatureDiffers(f"softmax needs a score for each class, output {name} has one for each box")
+    if each and output.classes is None and len(card.labels) > 1:
+        raise SignatureDiffers(
+            f"output {name} has one score for each box and the card {len(card.labels)} labels: name the output that "
+            "holds the class of each box as classes"
+        )
+    if not each and output.classes is not None:
+        raise SignatureDiffers(f"output {name} has a score for each class: set classes to null")
+    if not each:
+        _check_classes(name, own[0 if output.transposed else 1], card, output.first_class)
+
+
+def _check_boxes(name: str, size: Dimension, output: BoxesOutput, card: ModelCard) -> None:
+    numbers = 6 if isinstance(card.input, VolumeInput) else 4
     if not isinstance(size, int):
         return
     if output.scores is not None:
         if size != numbers:
             raise SignatureDiffers(
-                f"output {port.name} has {size} numbers for each box, not {numbers}: if the scores are among them set "
-                "scores to null; if the axes are the other way round set transposed"
+                f"output {name} has {size} numbers for each box, not {numbers}: if the scores are among them set "
+                f"scores to null{_OTHER_WAY}"
             )
         return
-    before = numbers + (1 if output.objectness else 0)
-    classes = max(card.class_index(label) for label in card.labels) + 1 + output.first_class
-    if size < before + classes and not (output.objectness and size == before and classes == 1):
+    classes = size - numbers - (1 if output.objectness else 0)
+    if classes < 0 or (classes == 0 and not (output.objectness and len(card.labels) == 1)):
         raise SignatureDiffers(
-            f"output {port.name} has {size} numbers for each box, the card takes {before} and {classes} class(es): if "
-            "the axes are the other way round change transposed"
+            f"output {name} has {size} numbers for each box, {numbers} of them its place: none for scores{_OTHER_WAY}"
         )
+    if classes:
+        _check_classes(name, classes, card, output.first_class if classes > 1 else 0, _OTHER_WAY)

@@ -17,7 +17,7 @@ from inference.images import Image, ImageHeader
 from inference.loading import load_film, load_image
 from inference.preprocess import prepare
 from inference.refusals import Reason, Refused
-from models.card import ProjectionInput
+from models.card import Fit, Layout, ProjectionInput
 from tests.pictures import disc_picture, film_file
 
 SPEC = ProjectionInput(height=64, width=64)
@@ -44,15 +44,16 @@ def picture(pixels: NDArray[np.float32], padded: NDArray[np.bool_] | None = None
     width=st.sampled_from([32, 64, 97]),
     x=st.floats(0, 1),
     y=st.floats(0, 1),
+    fit=st.sampled_from(Fit),
 )
 def test_the_way_to_the_input_and_back_returns_the_same_point(
-    rows: int, columns: int, height: int, width: int, x: float, y: float
+    rows: int, columns: int, height: int, width: int, x: float, y: float, fit: Fit
 ) -> None:
     pixels = np.linspace(0, 1, rows * columns + 1, dtype=np.float32)[1:].reshape(rows, columns)
     pixels[0, 0] = 0
     if rows * columns == 1:
         return
-    transform = prepare(picture(pixels), ProjectionInput(height=height, width=width)).transform
+    transform = prepare(picture(pixels), ProjectionInput(height=height, width=width, fit=fit)).transform
     there = transform.to_input(x * columns, y * rows)
     assert 0 <= there[0] <= width
     assert 0 <= there[1] <= height
@@ -79,6 +80,35 @@ def test_the_picture_keeps_its_proportions_and_is_padded_right_and_below() -> No
     assert np.all(made.tensor[0, :, 32:] == np.float32((0.25 - 0.5) / 0.25))
     assert not np.all(made.tensor[0, :, 31] == np.float32((0.25 - 0.5) / 0.25))
     assert made.transform.scale_x == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize(("shape", "rows", "columns"), [((100, 50), (0, 64), (16, 48)), ((50, 100), (16, 48), (0, 64))])
+def test_a_letterbox_has_the_picture_in_its_middle(
+    shape: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    spec = ProjectionInput(height=64, width=64, fit=Fit.PAD_CENTER, pad_value=0.5)
+    made = prepare(picture(0.1 + np.random.default_rng(1).random(shape, dtype=np.float32)), spec)
+    padding = np.ones((64, 64), dtype=bool)
+    padding[slice(*rows), slice(*columns)] = False
+    assert np.all(made.tensor[0][padding] == 0)
+    assert not np.any(made.tensor[0][~padding] == 0)
+    assert made.transform.to_input(0, 0) == (columns[0], rows[0])
+
+
+def test_a_stretched_picture_fills_the_rectangle() -> None:
+    pixels = np.random.default_rng(1).random((100, 50), dtype=np.float32)
+    made = prepare(picture(pixels), ProjectionInput(height=64, width=64, fit=Fit.STRETCH, pad_value=0.0))
+    assert (made.transform.scale_x, made.transform.scale_y) == (1.28, 0.64)
+    assert made.tensor[0, :, -4:].std() > 0.1
+
+
+def test_channels_come_last_where_the_card_says_so() -> None:
+    pixels = picture(disc_picture(64, 64) / np.float32(255))
+    spec = ProjectionInput(height=64, width=96, channels=3, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 0.5))
+    first = prepare(pixels, spec).tensor
+    last = prepare(pixels, spec.model_copy(update={"layout": Layout.CHANNELS_LAST})).tensor
+    assert last.shape == (64, 96, 3)
+    assert np.array_equal(last.transpose(2, 0, 1), first)
 
 
 def test_every_channel_has_its_own_mean() -> None:
