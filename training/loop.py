@@ -223,7 +223,9 @@ class _Training:
         return self.processes.first(total / len(self.held_back))
 
     def _best_epoch(self) -> int:
-        return min(self.history, key=lambda one: math.inf if one.validation is None else one.validation).epoch
+        """The epoch after which the films held back were known best; what is not a number is never best."""
+        known = [one for one in self.history if one.validation is not None and math.isfinite(one.validation)]
+        return min(known or self.history, key=lambda one: one.validation or 0.0).epoch
 
     def stopped(self) -> bool:
         """Whether the films held back have been learnt no better for as long as the recipe waits."""

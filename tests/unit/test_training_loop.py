@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from inference.findings import Box
-from inference.preprocess import Transform
-from models.card import ProjectionInput
+from tests.training_films import STILL, blob_films, recipe
 from training.augment import augment, move_boxes
-from training.cache import PreparedFilms
-from training.data import Film, ImageName, PatientKey, Teaches
 from training.errors import RecipeError, ResumeError
 from training.loop import Progress, fit
 from training.losses import Targets, centre_targets, losses
 from training.network import STRIDE, Outputs
-from training.recipe import Augmentation, Network, Recipe, Schedule, read_recipe
+from training.recipe import EarlyStopping, read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
-SIDE = 64
-STILL = Augmentation(flip=0, rotation_degrees=0, scale=0, shift=0, gamma=0, contrast=0, brightness=0, noise=0, border=0)
-LIVELY = Augmentation(
-    flip=0.5, rotation_degrees=10, scale=0.2, shift=0.1, gamma=0.4, contrast=0.3, brightness=0.1, noise=0.05, border=0.1
-)
 
 
 @pytest.fixture(autouse=True)
@@ -38,69 +29,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def recipe(*, epochs: int, augmentation: Augmentation = LIVELY) -> Recipe:
-    schedule = Schedule(
-        epochs=epochs,
-        batch_size=4,
-        repeat_lesions=1,
-        probable_negatives=2,
-        probable_weight=0.5,
-        backbone_rate=1e-3,
-        head_rate=3e-3,
-        warmup_share=0.1,
-        weight_decay=0.01,
-        average_decay=0.5,
-        box_weight=1,
-        picture_weight=0.5,
-        findings_weight=0.5,
-        findings_films=1,
-        bfloat16=False,
-    )
-    return Recipe(
-        name="tiny",
-        version="0.0.1",
-        folds=2,
-        input=ProjectionInput(height=SIDE, width=SIDE),
-        network=Network(labels=("opacity",), neck_channels=16, frozen_blocks=10, dropout=0.2),
-        schedule=schedule,
-        augmentation=augmentation,
-    )
-
-
-def tiny_films() -> tuple[tuple[Film, ...], PreparedFilms]:
-    """Six films of noise; every second one has a bright blob with a box, one was never read."""
-    random = np.random.default_rng(3)
-    films, greys = [], []
-    for index in range(6):
-        grey = random.uniform(0.2, 0.4, (SIDE, SIDE))
-        blob = index % 2 == 0
-        if blob:
-            grey[16:48, 16:56] += 0.5
-        films.append(
-            Film(
-                image=ImageName(f"{index}.jpg"),
-                path=Path(f"{index}.jpg"),
-                patient=PatientKey(str(index)),
-                reading="opacity" if blob else ("unread" if index == 5 else "normal"),
-                positive=blob,
-                judged=index != 5,
-                teaches=Teaches.LESIONS if blob else (Teaches.FINDINGS if index == 5 else Teaches.NO_LESION),
-                findings=("Pneumonia",),
-                boxes=(Box(x_min=16, y_min=16, x_max=56, y_max=48),) if blob else (),
-            )
-        )
-        greys.append(grey)
-    prepared = PreparedFilms(
-        index={film.image: row for row, film in enumerate(films)},
-        greys=np.asarray(greys, dtype=np.float16),
-        transforms=(Transform(source_rows=SIDE, source_columns=SIDE, scale_x=1.0, scale_y=1.0),) * 6,
-        digests=tuple(str(index) for index in range(6)),
-    )
-    return tuple(films), prepared
-
-
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
-    films, prepared = tiny_films()
+    films, prepared = blob_films()
     seen: list[Progress] = []
     fit(
         recipe(epochs=5, augmentation=STILL),
@@ -116,7 +46,7 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
 
 
 def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) -> None:
-    films, prepared = tiny_films()
+    films, prepared = blob_films()
     plan = recipe(epochs=3)
     whole = fit(plan, films, prepared, checkpoint=tmp_path / "whole.pt", pretrained=False).state_dict()
     fit(plan, films, prepared, checkpoint=tmp_path / "cut.pt", stop_after=1, pretrained=False)
@@ -126,8 +56,62 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) 
         assert torch.equal(value, resumed[name]), name
 
 
+def test_the_history_of_a_resumed_training_is_that_of_an_unbroken_one(tmp_path: Path) -> None:
+    films, prepared = blob_films()
+    plan = recipe(epochs=3)
+    fit(plan, films, prepared, checkpoint=tmp_path / "whole.pt", pretrained=False)
+    for epochs in (1, 2, 3):
+        fit(plan, films, prepared, checkpoint=tmp_path / "cut.pt", stop_after=epochs, pretrained=False)
+    whole = (tmp_path / "whole.history.jsonl").read_text()
+    assert len(whole.splitlines()) == 3
+    assert (tmp_path / "cut.history.jsonl").read_text() == whole
+    (tmp_path / "cut.history.jsonl").unlink()  # a kill between the two files
+    told: list[Progress] = []
+    fit(plan, films, prepared, checkpoint=tmp_path / "cut.pt", on_epoch=told.append, pretrained=False)
+    assert (tmp_path / "cut.history.jsonl").read_text() == whole
+    assert [progress.epoch for progress in told] == [1, 2, 3]
+
+
+def test_a_training_that_learns_no_better_stops_and_gives_its_best_weights(tmp_path: Path) -> None:
+    films, prepared = blob_films(12, unread=None)
+    stopping = EarlyStopping(patience_epochs=1, share=0.25)
+    plan = recipe(epochs=30, augmentation=STILL, early_stopping=stopping)
+    plan = plan.model_copy(update={"schedule": plan.schedule.model_copy(update={"head_rate": 0.3})})  # far too fast
+    seen: list[Progress] = []
+    best = fit(plan, films, prepared, checkpoint=tmp_path / "a.pt", on_epoch=seen.append, pretrained=False)
+    said = [progress.validation for progress in seen]
+    assert len(seen) < 30
+    assert min(said) == said[-2] <= said[-1]
+    until = len(seen) - 1
+    fit(plan, films, prepared, checkpoint=tmp_path / "b.pt", stop_after=until, pretrained=False)
+    again = fit(plan, films, prepared, checkpoint=tmp_path / "b.pt", pretrained=False)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in best.state_dict().items())
+
+
+def test_nothing_is_held_back_from_a_training_that_never_stops_early(tmp_path: Path) -> None:
+    films, prepared = blob_films()
+    seen: list[Progress] = []
+    fit(recipe(epochs=1), films, prepared, checkpoint=tmp_path / "a.pt", on_epoch=seen.append, pretrained=False)
+    assert seen[0].validation is None
+
+
+def test_a_damaged_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
+    films, prepared = blob_films()
+    (tmp_path / "a.pt").write_bytes(b"half a file")
+    with pytest.raises(ResumeError, match=r"a\.pt cannot be read.*remove it"):
+        fit(recipe(epochs=1), films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
+
+
+def test_changed_labels_are_other_films_to_a_checkpoint(tmp_path: Path) -> None:
+    films, prepared = blob_films()
+    fit(recipe(epochs=2), films, prepared, checkpoint=tmp_path / "a.pt", stop_after=1, pretrained=False)
+    moved = [replace(film, boxes=()) if index == 0 else film for index, film in enumerate(films)]
+    with pytest.raises(ResumeError, match="other films"):
+        fit(recipe(epochs=2), moved, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    films, prepared = tiny_films()
+    films, prepared = blob_films()
     fit(recipe(epochs=2), films, prepared, checkpoint=tmp_path / "a.pt", stop_after=1, pretrained=False)
     with pytest.raises(ResumeError, match="another recipe"):
         fit(recipe(epochs=3), films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
