@@ -1,0 +1,250 @@
+"""The guard's statistics, judgement and file: what it measures, what it says, and which files it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from inference.appearance import LENGTHS, SIDE, Part, describe, thumbnail
+from inference.guard import METHOD, AppearanceGuard, GuardError, guard_bytes, read_guard
+from inference.refusals import Reason
+from models.card import Guard
+from training.guard import (
+    FittedGuard,
+    GuardDataError,
+    GuardFilm,
+    GuardSettings,
+    false_alarms,
+    fit_guard,
+)
+
+
+def drawn_chest(number: int, *, side: int = SIDE) -> NDArray[np.float32]:
+    """A rough chest: a bright body on dark, two dark lungs, a bright spine; each number is another patient."""
+    random = np.random.default_rng(number)
+    y, x = np.mgrid[:side, :side] / side
+    x = x - 0.5 + random.normal(0, 0.02)
+    y = y - random.normal(0, 0.02)
+    width = 0.42 + random.normal(0, 0.02)
+    grey = np.where(np.abs(x) < width * np.clip(0.5 + 2 * y, 0, 1), 0.75, 0.05)
+    for centre in (-0.2, 0.2):
+        lung = ((x - centre) / 0.13) ** 2 + ((y - 0.45) / (0.28 + random.normal(0, 0.02))) ** 2 < 1
+        grey = np.where(lung, 0.3 + random.normal(0, 0.03), grey)
+    grey = grey + 0.15 * np.exp(-((x / 0.05) ** 2))
+    return np.asarray(np.clip(grey + random.normal(0, 0.02, grey.shape), 0, 1), dtype=np.float32)
+
+
+def films(count: int = 60, folds: int = 3) -> list[GuardFilm]:
+    return [
+        GuardFilm(
+            name=f"{number}.png",
+            patient=str(number // 2),
+            fold=number // 2 % folds,
+            usual=number % 10 != 9,
+            grey=np.round(thumbnail(drawn_chest(number)) * 255).astype(np.uint8),
+            groups=("view AP",) if number % 2 else ("view PA",),
+        )
+        for number in range(count)
+    ]
+
+
+@cache
+def fitted() -> FittedGuard:
+    return fit_guard(films(), GuardSettings(variations=2))
+
+
+def card_guard(content: bytes, **other: object) -> Guard:
+    values: dict[str, object] = {
+        "file": "guard.npz",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "method": METHOD,
+        "threshold": 2.0,
+    }
+    return Guard.model_validate(values | other)
+
+
+def test_a_film_of_the_kind_is_accepted_and_a_turned_or_inverted_one_is_not() -> None:
+    guard, film = fitted().guard, drawn_chest(1000)
+    assert guard.judge(film).accepted
+    assert guard.judge(film[:, ::-1]).accepted, "a mirrored film is of the right kind"
+    for unlike in (1 - film, film[::-1], np.rot90(film), np.rot90(film, 3)):
+        assert not guard.judge(unlike).accepted
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    guard, film = fitted().guard, drawn_chest(1001)
+    assert "inverted" in guard.judge(1 - film).detail
+    assert "upside down" in guard.judge(film[::-1, ::-1]).detail
+    assert "side" in guard.judge(np.rot90(film)).detail
+    noise = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
+    verdict = guard.judge(noise)
+    assert not verdict.resembles
+    assert verdict.detail.startswith(f"distance {verdict.distance:.2f}, accepted up to {guard.threshold:.2f}")
+    assert "detail" in verdict.detail
+
+
+def test_a_refusal_carries_the_reason_and_a_flagging_guard_refuses_nothing() -> None:
+    verdict = fitted().guard.judge(1 - drawn_chest(1002))
+    refusal = fitted().guard.refusal(verdict)
+    assert refusal is not None
+    assert (refusal.reason, refusal.detail) == (Reason.OUT_OF_RANGE, verdict.detail)
+    flagging = AppearanceGuard(statistics=fitted().guard.statistics, threshold=1.0, action="flag")
+    assert flagging.refusal(verdict) is None
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
+def test_a_blank_picture_is_out_of_range(grey: float) -> None:
+    assert not fitted().guard.judge(np.full((300, 200), grey, dtype=np.float32)).accepted
+
+
+def test_size_window_and_padding_hardly_change_the_distance() -> None:
+    guard, film = fitted().guard, drawn_chest(1003, side=1024)
+    plain = guard.judge(film).distance
+    small = np.asarray(PIL.Image.fromarray(film).resize((512, 512), PIL.Image.Resampling.BOX))
+    assert guard.judge(small).distance == pytest.approx(plain, abs=0.4)
+    assert guard.judge(film * 0.4 + 0.3).distance == pytest.approx(plain, abs=1e-2)
+    framed, padded = np.zeros((1400, 1200), dtype=np.float32), np.ones((1400, 1200), dtype=np.bool_)
+    framed[200:1224, 100:1124], padded[200:1224, 100:1124] = film, False
+    assert guard.judge(framed, padded).distance == pytest.approx(plain, abs=1e-6)
+    assert guard.judge(framed).distance > guard.judge(framed, padded).distance
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 70), st.integers(1, 70)), elements=st.floats(0, 1, width=32)),
+    st.booleans(),
+)
+def test_any_picture_gets_finite_numbers_of_the_promised_length(pixels: NDArray[np.float32], flat: bool) -> None:
+    picture = np.zeros_like(pixels) if flat else pixels
+    for part, features in describe(thumbnail(picture)).items():
+        assert features.shape == (LENGTHS[part],)
+        assert np.isfinite(features).all()
+    verdict = fitted().guard.judge(picture)
+    assert np.isfinite(verdict.distance)
+    assert verdict.distance >= max(verdict.parts.values())
+
+
+def test_inversion_negates_the_layout() -> None:
+    grey = thumbnail(drawn_chest(1))
+    assert np.allclose(describe(1 - grey)[Part.LAYOUT], -describe(grey)[Part.LAYOUT], atol=5e-3)
+
+
+def test_the_file_gives_the_guard_back_to_the_last_digit() -> None:
+    made = fitted()
+    read = read_guard(made.content, made.card_part())
+    assert read.threshold == made.guard.threshold
+    for number in range(2000, 2010):
+        film = drawn_chest(number)
+        assert read.judge(film).distance == made.guard.judge(film).distance
+
+
+def test_the_same_films_give_the_same_file() -> None:
+    assert fit_guard(films(), GuardSettings(variations=2)).content == fitted().content
+
+
+def changed(content: bytes, name: str, array: NDArray[np.generic] | None) -> bytes:
+    """The file with one array replaced, or left out."""
+    with np.load(io.BytesIO(content)) as opened:
+        kept = {key: opened[key] for key in opened.files if key != name}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=True, **(kept if array is None else kept | {name: array}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("edges.mean", None, "edges.mean is missing"),
+        ("edges.mean", np.zeros(7, dtype=np.float32), "expected float32 (512,)"),
+        ("edges.mean", np.zeros(512), "float64"),
+        ("layout.mean", np.full(256, np.nan, dtype=np.float32), "not numbers"),
+        ("texture.scale", np.asarray([1, 0, 0, 0, 1], dtype=np.float32), "not positive"),
+        ("texture.scale", np.zeros((0,), dtype=np.float32), "expected float32 (5,)"),
+        ("layout.mean", np.asarray([{"a": 1}], dtype=object), "not a file of arrays"),
+    ],
+)
+def test_an_odd_array_is_refused_by_name(name: str, array: NDArray[np.generic] | None, says: str) -> None:
+    content = changed(fitted().content, name, array)
+    with pytest.raises(GuardError) as error:
+        read_guard(content, card_guard(content))
+    assert says in str(error.value)
+    assert "guard.npz" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x03\x04 half a zip", b"\x80\x04K\x01."])
+def test_what_is_no_file_of_arrays_is_refused(content: bytes) -> None:
+    with pytest.raises(GuardError, match="not a file of arrays"):
+        read_guard(content, card_guard(content))
+
+
+def test_a_single_array_a_truncated_file_and_a_damaged_entry_are_refused() -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    single = buffer.getvalue()
+    damaged = bytearray(fitted().content)
+    damaged[200] ^= 0xFF
+    for content in (single, fitted().content[:-300], bytes(damaged)):
+        with pytest.raises(GuardError):
+            read_guard(content, card_guard(content))
+
+
+def test_an_altered_file_and_an_unknown_method_are_refused() -> None:
+    content = fitted().content
+    with pytest.raises(GuardError, match="sha256 differs"):
+        read_guard(content + b"\0", card_guard(content))
+    with pytest.raises(GuardError, match="appearance-9"):
+        read_guard(content, card_guard(content, method="appearance-9"))
+
+
+def test_the_file_holds_arrays_only() -> None:
+    with zipfile.ZipFile(io.BytesIO(guard_bytes(fitted().guard.statistics))) as archive:
+        assert len(archive.namelist()) == 12
+        assert all(name.endswith(".npy") for name in archive.namelist())
+
+
+def test_a_patient_in_two_folds_is_refused() -> None:
+    parted = films(12)
+    parted[1] = GuardFilm(name="x", patient=parted[0].patient, fold=2, usual=True, grey=parted[1].grey)
+    with pytest.raises(GuardDataError, match="two folds"):
+        fit_guard(parted)
+
+
+def test_a_fold_that_leaves_nothing_to_fit_on_is_refused() -> None:
+    with pytest.raises(GuardDataError, match="without fold 0"):
+        fit_guard([film for film in films(12) if film.fold == 0])
+
+
+def test_films_outside_the_intended_use_are_counted_apart() -> None:
+    counted = false_alarms(films(40), np.arange(40) >= 38)
+    names = {figure.name: figure for figure in counted}
+    assert names["real films refused"].value == pytest.approx(1 / 36, abs=1e-5)
+    assert "36 films of 20 patients" in names["real films refused"].on
+    assert 0 < names["real films refused, view PA"].high < 1
+
+
+def test_the_threshold_leaves_as_many_films_beyond_as_the_confidence_allows() -> None:
+    many = fit_guard(films(200), GuardSettings(variations=1, max_refused=0.05))
+    few = fit_guard(films(200), GuardSettings(variations=1, max_refused=0.01))
+    usual = [film for film in films(200) if film.usual]
+    assert many.guard.threshold < few.guard.threshold
+    beyond = [sum(made.distances > made.guard.threshold) for made in (many, few)]
+    assert beyond[0] > beyond[1]
+    assert beyond[0] <= 0.05 * len(usual) + 2, "so few that more than 5 % of such films is unlikely"
+
+
+def test_one_film_upside_down_among_the_training_films_teaches_nothing() -> None:
+    good = films(80)
+    bad = GuardFilm(name="bad", patient="bad", fold=0, usual=True, grey=good[0].grey[::-1, ::-1].copy())
+    guard = fit_guard([*good, bad], GuardSettings(variations=2, max_refused=0.08)).guard
+    assert not guard.judge(drawn_chest(1000)[::-1, ::-1]).accepted
+    assert guard.judge(drawn_chest(1000)).accepted
