@@ -64,6 +64,23 @@ class Schedule(Generic[Item]):
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
+    def add_model(self, model: str, limits: BatchLimits) -> None:
+        """Take pictures of one more model."""
+        self._limits[model] = limits
+        self._queues.setdefault(model, [])
+
+    def remove_model(self, model: str) -> None:
+        """Take no more pictures of a model.
+
+        Raises
+        ------
+        ValueError
+            If pictures of it wait.
+        """
+        if self._queues[model]:
+            raise ValueError(f"pictures of {model} wait")
+        del self._queues[model], self._limits[model]
+
     def add(self, item: Item, *, model: str, priority: int, now_s: float, max_batch: int | None = None) -> None:
         """Queue a picture; `max_batch` is its own bound on the company it may be run in.
 
@@ -156,6 +173,16 @@ class Batcher(Generic[Item]):
             for item in items:
                 self._schedule.add(item, model=model, priority=priority, now_s=self._clock(), max_batch=max_batch)
             self._changed.notify()
+
+    def add_model(self, model: str, limits: BatchLimits) -> None:
+        """Take pictures of one more model."""
+        with self._changed:
+            self._schedule.add_model(model, limits)
+
+    def remove_model(self, model: str) -> None:
+        """Take no more pictures of a model; `ValueError` if some wait."""
+        with self._changed:
+            self._schedule.remove_model(model)
 
     def wake(self) -> None:
         """Look again: what `more_coming` says has changed."""

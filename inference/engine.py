@@ -12,23 +12,28 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference import postprocess
 from inference.batching import Batch, Batcher, BatchLimits, Schedule
+from inference.guard import AppearanceGuard, guard_of
 from inference.images import LoadLimits
 from inference.refusals import Reason, Refusal, Refused
 from inference.runtimes import open_network
 from inference.runtimes.base import Device, Network, NetworkFailed
 from inference.study_run import Analysis, Loaded, StudyInput, StudyRun, load_for
-from models.card import ModelCard, Runtime
+from inference.volumes.run import VolumeRun
+from inference.volumes.tiles import Tile
+from models.card import ModelCard, Runtime, VolumeInput
 from models.registry import InstalledModel, WeightsError
 
 __all__ = ["Analysis", "Engine", "EngineClosed", "EngineSettings", "StudyInput"]
@@ -50,16 +55,48 @@ class EngineSettings:
     runtime: Literal["auto", "onnx", "torch"] = "auto"  # auto takes the first of the card
     ageing_s: float = 60.0  # waiting so long is worth one step of priority
     max_pictures_held: int = 64  # prepared pictures in memory; studies beyond wait as paths
+    max_volumes_held: int = 2  # CT studies in memory, up to 1.5 GB each while they load; others wait as paths
     max_pictures_per_study: int = 200  # a projection study with more is no projection study
     limits: LoadLimits = field(default_factory=LoadLimits)
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _PictureTask:
     """A picture in a batch: its study, and what was loaded."""
 
     run: StudyRun
     loaded: Loaded
+
+    def tensor(self) -> NDArray[np.float32]:
+        return self.loaded.prepared.tensor
+
+    def take(self, outputs: Mapping[str, NDArray[np.float32]]) -> None:
+        prepared, picture = self.loaded.prepared, self.loaded.picture
+        said = postprocess.say(outputs, picture, prepared.transform, self.run.card)
+        self.run.results.append((self.loaded, said))
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.run.skipped.append((self.loaded.picture.header.sop_instance_uid, refusal))
+
+
+@dataclass(frozen=True, slots=True)
+class _TileTask:
+    """A tile of a volume in a batch; it is cut out only when its turn has come."""
+
+    run: VolumeRun
+    tile: Tile
+
+    def tensor(self) -> NDArray[np.float32]:
+        return self.run.tensor(self.tile)
+
+    def take(self, outputs: Mapping[str, NDArray[np.float32]]) -> None:
+        self.run.take(outputs, self.tile)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.run.broken = refusal
+
+
+_Task: TypeAlias = _PictureTask | _TileTask
 
 
 class Engine:
@@ -91,22 +128,17 @@ class Engine:
     ) -> None:
         self.settings = settings or EngineSettings()
         self._clock = clock
-        opened = networks or _open
-        self._cards: dict[str, ModelCard] = {model.card.reference: model.card for model in models}
+        self._open = networks or _open
+        self._cards: dict[str, ModelCard] = {}
         self._networks: dict[str, Network] = {}
+        self._guards: dict[str, AppearanceGuard | None] = {}
         self.faults: dict[str, str] = {}
-        for model in models:
-            try:
-                self._networks[model.card.reference] = opened(model, self.settings)
-            except (WeightsError, NetworkFailed) as error:  # one bad model must not stop the others
-                self.faults[model.card.reference] = str(error)
-        limits = BatchLimits(max_batch=self.settings.max_batch, max_delay_s=self.settings.max_delay_s)
-        schedule = Schedule[_Task](dict.fromkeys(self._cards, limits), ageing_s=self.settings.ageing_s)
+        schedule = Schedule[_Task]({}, ageing_s=self.settings.ageing_s)
         self._lock = threading.Condition()
         self._waiting: list[tuple[float, int, StudyRun]] = []  # not yet admitted
-        self._to_load: list[tuple[float, int, StudyRun, Path]] = []
+        self._to_load: list[tuple[float, int, StudyRun, Callable[[], None]]] = []
         self._runs: set[StudyRun] = set()  # admitted and not done
-        self._held = 0
+        self._held = 0  # pictures
         self._loading = 0  # images on their way to the batcher
         self._ordinals = itertools.count()
         self._closed = False
@@ -115,13 +147,70 @@ class Engine:
             threading.Thread(target=self._load_loop, name=f"loader-{number}", daemon=True)
             for number in range(self.settings.loader_threads)
         ]
+        for model in models:
+            self.add(model)
         for loader in self._loaders:
             loader.start()
+
+    def add(self, model: InstalledModel) -> None:
+        """Load one more model and warm it up; studies of other models go on meanwhile.
+
+        One that cannot be loaded is entered in `faults`: one bad model must not stop the others.
+
+        Raises
+        ------
+        ValueError
+            If a model of this reference is loaded already.
+        DeviceOutOfMemory
+            If the device has no room for it.
+        """
+        reference = model.card.reference
+        if reference in self._cards:
+            raise ValueError(f"{reference} is loaded already: remove it first")
+        try:
+            guard = guard_of(model)
+            network = self._open(model, self.settings)
+        except (WeightsError, NetworkFailed) as error:
+            self.faults[reference] = str(error)
+        else:
+            self._networks[reference] = network
+            self._guards[reference] = guard
+            most = min(self.settings.max_batch, network.max_batch or self.settings.max_batch)
+            limits = BatchLimits(max_batch=most, max_delay_s=self.settings.max_delay_s)
+            self._batcher.add_model(reference, limits)
+        self._cards[reference] = model.card
+
+    def remove(self, reference: str) -> None:
+        """Let go of a model and of its memory.
+
+        Raises
+        ------
+        KeyError
+            If the model is not one of this engine's.
+        ValueError
+            If a study of it is under way.
+        """
+        with self._lock:
+            busy = {run.card.reference for run in self._runs} | {run.card.reference for _, _, run in self._waiting}
+            if reference in busy:
+                raise ValueError(f"a study of {reference} is under way")
+            del self._cards[reference]
+        self.faults.pop(reference, None)
+        self._guards.pop(reference, None)
+        network = self._networks.pop(reference, None)
+        if network is not None:
+            self._batcher.remove_model(reference)
+            network.close()
+
+    @property
+    def models(self) -> dict[str, ModelCard]:
+        """The models of this engine by reference, those in `faults` too."""
+        return dict(self._cards)
 
     @property
     def devices(self) -> dict[str, str]:
         """Device of each model by reference."""
-        return {reference: network.device for reference, network in self._networks.items()}
+        return {reference: network.device for reference, network in self._networks.copy().items()}
 
     def submit(
         self,
@@ -155,7 +244,9 @@ class Engine:
         EngineClosed
             After `close`.
         """
-        run = StudyRun(self._cards[reference], study, max_batch=max_batch, on_stage=on_stage, started_s=self._clock())
+        card = self._cards[reference]
+        kind = VolumeRun if isinstance(card.input, VolumeInput) else StudyRun
+        run = kind(card, study, max_batch=max_batch, on_stage=on_stage, started_s=self._clock())
         if reference in self.faults:
             refusal = Refusal(
                 reason=Reason.MODEL_FAILED, detail=f"{reference} cannot be loaded: {self.faults[reference]}"
@@ -165,7 +256,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise EngineClosed
-            heapq.heappush(self._waiting, (self._key(study), next(self._ordinals), run))
+            self._waiting.append((self._key(study), next(self._ordinals), run))
             self._admit()
         return run.future
 
@@ -192,28 +283,46 @@ class Engine:
         return self._clock() - study.priority * self.settings.ageing_s
 
     def _admit(self) -> None:
-        """Let studies in while there is room for their pictures, most urgent first; one always fits. Lock held."""
-        while self._waiting and not self._closed:
-            key, _, run = self._waiting[0]
-            images = len(run.study.images)
-            if self._held and self._held + images > self.settings.max_pictures_held:
-                return
-            heapq.heappop(self._waiting)
-            if not run.future.set_running_or_notify_cancel():
+        """Let studies in while there is room, most urgent first; films and volumes each have their own. Lock held."""
+        full: set[type[StudyRun]] = set()
+        for key, ordinal, run in sorted(self._waiting, key=itemgetter(0, 1)):
+            if self._closed or type(run) in full:
                 continue
-            self._held += images
-            self._runs.add(run)
-            self._loading += max(images, 1)
-            # A study without images takes one turn too, so that it ends like all others: in a loader thread.
-            for path in run.study.images or (Path(),):
-                heapq.heappush(self._to_load, (key, next(self._ordinals), run, path))
-            self._lock.notify_all()
+            if not self._has_room(run):
+                full.add(type(run))
+                continue
+            self._waiting.remove((key, ordinal, run))
+            if run.future.set_running_or_notify_cancel():
+                self._let_in(run, key)
+
+    def _has_room(self, run: StudyRun) -> bool:
+        """One study always fits, however large it is. Lock held."""
+        if isinstance(run, VolumeRun):
+            return sum(isinstance(other, VolumeRun) for other in self._runs) < max(self.settings.max_volumes_held, 1)
+        return not self._held or self._held + len(run.study.images) <= self.settings.max_pictures_held
+
+    def _let_in(self, run: StudyRun, key: float) -> None:
+        self._runs.add(run)
+        if isinstance(run, VolumeRun):
+            self._in_loader(run, key, partial(self._load_volume, run))
+            return
+        self._held += len(run.study.images)
+        # A study without images takes one turn too, so that it ends like all others: in a loader thread.
+        for path in run.study.images or (Path(),):
+            self._in_loader(run, key, partial(self._load_one, run, path))
+
+    def _in_loader(self, run: StudyRun, key: float, step: Callable[[], None]) -> None:
+        """Have a loader thread do a step of a study. Lock held."""
+        self._loading += 1
+        heapq.heappush(self._to_load, (key, next(self._ordinals), run, step))
+        self._lock.notify_all()
 
     def _load_loop(self) -> None:
         while (task := self._next_to_load()) is not None:
-            run, path = task
+            run, step = task
             try:
-                self._load_one(run, path)
+                if not run.future.done():  # another of its pictures may have ended the study
+                    step()
             except Exception as error:  # noqa: BLE001  (the loop's edge: whatever it is, it is this study's alone)
                 self._fail(run, error)
             finally:
@@ -221,25 +330,34 @@ class Engine:
                     self._loading -= 1
                 self._batcher.wake()
 
-    def _next_to_load(self) -> tuple[StudyRun, Path] | None:
+    def _next_to_load(self) -> tuple[StudyRun, Callable[[], None]] | None:
         with self._lock:
             while not self._to_load and not self._closed:
                 self._lock.wait()
             if self._closed:
                 return None
-            _, _, run, path = heapq.heappop(self._to_load)
-            return run, path
+            _, _, run, step = heapq.heappop(self._to_load)
+            return run, step
 
-    def _load_one(self, run: StudyRun, path: Path) -> None:
-        if run.future.done():  # another of its pictures ended the study
-            return
+    def _load_begins(self, run: StudyRun) -> None:
         with self._lock:
             first = "load" not in run.times_s
             run.times_s.setdefault("load", self._clock())
         if first:
             run.on_stage("load")
+
+    def _load_volume(self, run: VolumeRun) -> None:
+        self._load_begins(run)
+        refusal = run.load(self.settings.limits)
+        if refusal is not None:
+            self._finish(run, run.refused(self._clock(), refusal))
+        else:
+            self._all_loaded(run)
+
+    def _load_one(self, run: StudyRun, path: Path) -> None:
+        self._load_begins(run)
         if run.study.images:
-            name, loaded = load_for(run.card, path, self.settings.limits)
+            name, loaded = load_for(run.card, path, self.settings.limits, guard=self._guards[run.card.reference])
             with self._lock:
                 if isinstance(loaded, Refusal):
                     run.skipped.append((name, loaded))
@@ -253,20 +371,29 @@ class Engine:
                 return
             if not last:
                 return
-        self._all_loaded(run)
+        if not run.loaded:
+            self._finish(run, run.refused(self._clock()))
+        else:
+            self._all_loaded(run)
 
     def _all_loaded(self, run: StudyRun) -> None:
         run.settle_inputs(self._clock())
-        if not run.loaded:
-            self._finish(run, run.refused(self._clock()))
-            return
         if run.study.known_inputs_digest == run.inputs_digest:
             self._finish(run, run.unchanged(self._clock()))
             return
         run.on_stage("infer")
-        run.to_infer = len(run.loaded)
-        tasks = [_Task(run, loaded) for loaded in run.loaded]
+        if isinstance(run, VolumeRun):
+            self._put(run, [_TileTask(run, tile) for tile in run.next_tiles(self._largest_batch(run))])
+        else:
+            self._put(run, [_PictureTask(run, loaded) for loaded in run.loaded])
+
+    def _put(self, run: StudyRun, tasks: Sequence[_Task]) -> None:
+        run.to_infer = len(tasks)
         self._batcher.put(tasks, model=run.card.reference, priority=run.study.priority, max_batch=run.max_batch)
+
+    def _largest_batch(self, run: StudyRun) -> int:
+        most = self._networks[run.card.reference].max_batch or self.settings.max_batch
+        return max(min(self.settings.max_batch, most, run.max_batch or most), 1)
 
     # inference, in the batcher's thread ------------------------------------------------------------------------------
 
@@ -291,34 +418,45 @@ class Engine:
         try:
             self._judge(model, [task])
         except NetworkFailed as error:
-            self._settle(task, Refusal(reason=Reason.MODEL_FAILED, detail=str(error)), 0.0)
+            task.refuse(Refusal(reason=Reason.MODEL_FAILED, detail=str(error)))
+            self._settle(task, 0.0)
 
     def _judge(self, model: str, tasks: Sequence[_Task]) -> None:
         started = self._clock()
-        stacked: NDArray[np.float32] = np.stack([task.loaded.prepared.tensor for task in tasks])
-        outputs = self._networks[model].run(stacked)
+        outputs = self._networks[model].run(np.stack([task.tensor() for task in tasks]))
         spent = self._clock() - started
         if any(array.shape[:1] != (len(tasks),) for array in outputs.values()):
             raise NetworkFailed("the network gave another number of pictures than it was given")
         for index, task in enumerate(tasks):
-            said: postprocess.PictureResult | Refusal
             try:
-                own = {name: array[index] for name, array in outputs.items()}
-                said = postprocess.say(own, task.loaded.picture, task.loaded.prepared.transform, task.run.card)
+                task.take({name: array[index] for name, array in outputs.items()})
             except Refused as refused:
-                said = refused.refusal
-            self._settle(task, said, spent)
+                task.refuse(refused.refusal)
+            self._settle(task, spent if isinstance(task, _PictureTask) else spent / len(tasks))
 
-    def _settle(self, task: _Task, said: postprocess.PictureResult | Refusal, model_s: float) -> None:
+    def _settle(self, task: _Task, model_s: float) -> None:
         run = task.run
-        if isinstance(said, Refusal):
-            run.skipped.append((task.loaded.picture.header.sop_instance_uid, said))
-        else:
-            run.results.append((task.loaded, said))
         run.model_s += model_s
         run.to_infer -= 1
-        if run.to_infer == 0:
+        if run.to_infer:
+            return
+        if isinstance(run, VolumeRun):
+            self._go_on(run)
+        else:
             self._finish(run, run.concluded(self._clock()))
+
+    def _go_on(self, run: VolumeRun) -> None:
+        """The next tiles of a volume, or its end.
+
+        Tiles come one batch at a time, so that a film that came meanwhile waits for one batch and not for a volume.
+        """
+        if run.broken is not None:  # nothing is said of a volume of which a part was not seen
+            self._finish(run, run.refused(self._clock(), run.broken))
+        elif tiles := run.next_tiles(self._largest_batch(run)):
+            self._put(run, [_TileTask(run, tile) for tile in tiles])
+        else:  # putting tiles together and measuring takes a while, in which the network may run for others
+            with self._lock:
+                self._in_loader(run, self._key(run.study), lambda: self._finish(run, run.concluded(self._clock())))
 
     # endings ---------------------------------------------------------------------------------------------------------
 
@@ -340,7 +478,7 @@ class Engine:
             if run not in self._runs:
                 return False
             self._runs.remove(run)
-            self._held -= len(run.study.images)
+            self._held -= 0 if isinstance(run, VolumeRun) else len(run.study.images)
             self._admit()
             return True
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"  # the picture is not of the kind the model was trained on
     GEOMETRY = "geometry"  # slices tilted, unequally spaced or duplicated
     INCOMPLETE = "incomplete"  # images are missing and the model needs them
+    OTHER_SERIES = "other_series"  # another series of the same study shows the same and suits the model better
     OWN_RESULT = "own_result"  # written by this node or another AI: the loop guard
     SECONDARY_CAPTURE = "secondary_capture"  # a screenshot or derived picture, where the route does not allow it
     NOT_AN_IMAGE = "not_an_image"  # a report, presentation state, segmentation: nothing to analyse
@@ -87,6 +88,9 @@ TEXTS: dict[Reason, Text] = {
     ),
     Reason.GEOMETRY: Text(en="slice geometry cannot be trusted", ru="геометрия срезов недостоверна"),
     Reason.INCOMPLETE: Text(en="images are missing", ru="комплект изображений неполный"),
+    Reason.OTHER_SERIES: Text(
+        en="another series of the study was analysed instead", ru="вместо этой серии проанализирована другая"
+    ),
     Reason.OWN_RESULT: Text(en="already a result of image analysis", ru="объект уже является результатом анализа"),
     Reason.SECONDARY_CAPTURE: Text(en="a screen capture or derived picture", ru="снимок экрана или производное"),
     Reason.NOT_AN_IMAGE: Text(en="not an image", ru="не изображение"),

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference import postprocess
 from inference.findings import AnalysedImage, Findings, Flag, ModelIdentity, StudyUid
+from inference.guard import AppearanceGuard, guard_flags
 from inference.images import LoadLimits
 from inference.intended_use import check
 from inference.loading import load_image, read_image_header
 from inference.postprocess import Picture, PictureResult
 from inference.preprocess import ModelInput, prepare
 from inference.refusals import Reason, Refusal, Refused
-from models.card import ModelCard
+from models.card import ModelCard, VolumeInput
 
 # What tells the reader most when no image could be analysed: first what failed with a suitable image, then what may
 # have been one, then why an image was not suitable.
 _TELLING = (
     Reason.MODEL_FAILED, Reason.OUT_OF_RANGE, Reason.UNDECODABLE, Reason.TRANSFER_SYNTAX, Reason.NO_PIXELS,
-    Reason.TOO_LARGE, Reason.CONTRADICTION, Reason.UNREADABLE, Reason.NOT_GREY, Reason.AGE, Reason.PRESENTATION,
+    Reason.TOO_LARGE, Reason.CONTRADICTION, Reason.UNREADABLE, Reason.NOT_HU, Reason.GEOMETRY, Reason.INCOMPLETE,
+    Reason.NOT_GREY, Reason.AGE, Reason.PRESENTATION,
     Reason.VIEW, Reason.BODY_PART, Reason.MODALITY, Reason.NOT_AN_IMAGE,
 )  # fmt: skip
 # An image that was left out for one of these might have been the one that mattered.
@@ -96,8 +98,14 @@ class Loaded:
     flags: tuple[Flag, ...]
 
 
-def load_for(card: ModelCard, path: Path, limits: LoadLimits) -> tuple[str, Loaded | Refusal]:
-    """Load and prepare one image if the model is made for it; with its SOP Instance UID, or file name without one."""
+def load_for(
+    card: ModelCard, path: Path, limits: LoadLimits, *, guard: AppearanceGuard | None = None
+) -> tuple[str, Loaded | Refusal]:
+    """Load and prepare one image if the model is made for it; with its SOP Instance UID, or file name without one.
+
+    With a `guard` a picture that is not of the kind the model was trained on is refused or flagged, as its card says.
+    """
+    assert not isinstance(card.input, VolumeInput), "volumes are loaded by inference.volumes"
     name = path.name
     try:
         header = read_image_header(path, limits=limits)
@@ -107,6 +115,7 @@ def load_for(card: ModelCard, path: Path, limits: LoadLimits) -> tuple[str, Load
             return name, verdict
         image = load_image(path, limits=limits)
         prepared = prepare(image, card.input)
+        verdict += () if guard is None else guard_flags(guard, image, card.input)
     except Refused as refused:
         return name, refused.refusal
     picture = Picture(header=image.header, frame_number=image.frame_number)
@@ -165,9 +174,8 @@ class StudyRun:
 
     def refused(self, now_s: float, refusal: Refusal | None = None) -> Analysis:
         """The end of a study of which nothing can be analysed."""
-        reasons = [entry for _, entry in self.skipped]
-        telling = min(reasons, key=_rank, default=Refusal(reason=Reason.NOT_AN_IMAGE, detail="the study has no images"))
-        return Analysis(refusal=refusal or telling, skipped=tuple(self.skipped), timings_s=self.timings_s(now_s))
+        why = refusal or telling([entry for _, entry in self.skipped])
+        return Analysis(refusal=why, skipped=tuple(self.skipped), timings_s=self.timings_s(now_s))
 
     def unchanged(self, now_s: float) -> Analysis:
         """The end of a study whose inputs are those of the standing result."""
@@ -233,6 +241,11 @@ def _analysed(picture: Picture) -> AnalysedImage:
         rows=header.rows,
         columns=header.columns,
     )
+
+
+def telling(refusals: Sequence[Refusal]) -> Refusal:
+    """Of several refusals the one that tells the reader most; of equals the first."""
+    return min(refusals, key=_rank, default=Refusal(reason=Reason.NOT_AN_IMAGE, detail="the study has no images"))
 
 
 def _rank(refusal: Refusal) -> int:

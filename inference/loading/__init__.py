@@ -7,17 +7,19 @@ gives what the same film wrapped as DX gives. Whatever is wrong with a file beco
 
 from inference.images import Image, ImageHeader, LoadLimits, Volume
 from inference.loading.image import load_film, load_image, read_image_header
-from inference.loading.volume import DroppedSlice, load_volume, select_slices
+from inference.loading.volume import DroppedSlice, SliceHeader, load_volume, read_slice_header, select_slices
 
 __all__ = [
     "DroppedSlice",
     "Image",
     "ImageHeader",
     "LoadLimits",
+    "SliceHeader",
     "Volume",
     "load_film",
     "load_image",
     "load_volume",
     "read_image_header",
+    "read_slice_header",
     "select_slices",
 ]

@@ -50,6 +50,29 @@ class DroppedSlice:
     why: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SliceHeader:
+    """What decides whether an image is a slice worth looking at; pixel data are not read.
+
+    Attributes
+    ----------
+    path : Path
+    header : ImageHeader
+    position_mm : (x, y, z) or None
+        Image Position (Patient), LPS; None where it is missing.
+    orientation : six direction cosines or None
+        Image Orientation (Patient): along rows, then along columns.
+    kernel : str
+        Convolution Kernel, upper case; empty when absent.
+    """
+
+    path: Path
+    header: ImageHeader
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    kernel: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Slice:
     header: ImageHeader
@@ -94,6 +117,30 @@ def _why_no_slice(header: ImageHeader) -> str | None:
     if header.sop_class_uid != _SINGLE_CT:
         return f"SOP class {header.sop_class_uid}"
     return None
+
+
+def read_slice_header(path: Path, *, limits: LoadLimits = _LIMITS) -> SliceHeader:
+    """The header of an image that may be a slice of a volume.
+
+    Raises
+    ------
+    Refused
+        When the file is no DICOM image, is damaged, contradicts itself, or is not grey.
+    OSError
+        When the file cannot be opened or the disk fails.
+    """
+    data_set, syntax = read_data_set(path, limits=limits, pixels=False)
+    with refusing(Reason.UNREADABLE):
+        position, orientation = (
+            read.numbers(data_set, word) for word in ("ImagePositionPatient", "ImageOrientationPatient")
+        )
+        return SliceHeader(
+            path=path,
+            header=image_header(data_set, syntax, limits=limits),
+            position_mm=position if len(position) == _AXES else None,
+            orientation=orientation if len(orientation) == 2 * _AXES else None,
+            kernel=read.code_text(data_set, "ConvolutionKernel"),
+        )
 
 
 def load_volume(paths: Sequence[Path], *, limits: LoadLimits = _LIMITS) -> Volume:

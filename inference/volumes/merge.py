@@ -1,0 +1,184 @@
+"""One place for each lesion out of what overlapping tiles say of it.
+
+Called by `volumes.run` when all tiles have been looked at. A box that its tile sees whole counts; one that ends at an
+inner face of its tile yields to a neighbour's that agrees with it in what both see. A lesion larger than the overlap
+is seen whole by no tile: its parts become one box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.outputs.seen import logit
+from inference.volumes.decode import StitchedMap, TileMark
+from inference.volumes.masks import components
+from inference.volumes.tiles import Tile
+from models.card import HeatmapOutput, ModelCard
+
+_Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+_IOU = 0.3  # of boxes of neighbouring tiles, where the graph suppresses its own and the card names no overlap
+# So much of a box that its tile cuts shared with a neighbour's, and both are of one lesion. A part's box is a guess,
+# and whatever is smaller than the overlap is seen whole by some tile: nothing is lost when parts yield readily.
+_PART = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Place:
+    """Where a lesion is on the grid.
+
+    Attributes
+    ----------
+    label_index : int
+    low, high : float64 (3,)
+        Edge coordinates (slice, row, column).
+    logit : float
+        Before calibration.
+    soft : float32 (slices, rows, columns) or None
+        The network's own probabilities from `soft_start` on, where its map has the grid's resolution.
+    soft_start : (slice, row, column)
+    level : float
+        Probability at the lesion's border in `soft`.
+    """
+
+    label_index: int
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    logit: float
+    soft: NDArray[np.float32] | None = None
+    soft_start: tuple[int, int, int] = (0, 0, 0)
+    level: float = 0.5
+
+
+def merged(marks: Sequence[TileMark], *, nms_iou: float | None, max_lesions: int) -> tuple[Place, ...]:
+    """Places of lesions, strongest first.
+
+    Parameters
+    ----------
+    marks : sequence of TileMark
+        Of all tiles, in any order.
+    nms_iou : float or None
+        Boxes that overlap more are one; None: the graph has suppressed its own, only tiles are reconciled.
+    max_lesions : int
+    """
+    places: list[Place] = []
+    for label in sorted({mark.label_index for mark in marks}):
+        own = [mark for mark in marks if mark.label_index == label]
+        own.sort(key=lambda mark: (not mark.whole, -mark.logit, *mark.low, *mark.tile.start))
+        kept = _suppressed(own, nms_iou)
+        places += [_place(mark, [mark]) for mark in kept if mark.whole]
+        places += [_place(group[0], group) for group in _groups([mark for mark in kept if not mark.whole], nms_iou)]
+    places.sort(key=lambda place: (-place.logit, *place.low))
+    return tuple(places[:max_lesions])
+
+
+def _suppressed(marks: Sequence[TileMark], nms_iou: float | None) -> list[TileMark]:
+    """Whole boxes first: each that repeats a stronger one, and each part of a box seen whole elsewhere, goes."""
+    kept: list[TileMark] = []
+    for mark in marks:
+        rivals = [other for other in kept if other.whole or other.tile == mark.tile]
+        if not any(_repeats(mark, other, nms_iou) for other in rivals):
+            kept.append(mark)
+    return kept
+
+
+def _repeats(mark: TileMark, other: TileMark, nms_iou: float | None) -> bool:
+    own = mark.low, mark.high
+    if mark.tile == other.tile:
+        return nms_iou is not None and iou(own, (other.low, other.high)) > nms_iou
+    seen = _within(other, mark.tile)
+    alike = iou(own, seen) > (_IOU if nms_iou is None else nms_iou)
+    return alike or (not mark.whole and max(_share(own, seen), _share(seen, own)) > _PART)
+
+
+def _groups(parts: Sequence[TileMark], nms_iou: float | None) -> list[list[TileMark]]:
+    """Parts that agree where both their tiles look, joined; strongest first within a group."""
+    groups: list[list[TileMark]] = []
+    for part in parts:
+        joined = [group for group in groups if any(_agree(part, other, nms_iou) for other in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append(sorted([part, *(mark for group in joined for mark in group)], key=lambda mark: -mark.logit))
+    return groups
+
+
+def _agree(one: TileMark, other: TileMark, nms_iou: float | None) -> bool:
+    if one.tile == other.tile:
+        return False
+    first, second = _within(one, other.tile), _within(other, one.tile)
+    alike = iou(first, second) > (_IOU if nms_iou is None else nms_iou)
+    return alike or max(_share(first, second), _share(second, first)) > _PART
+
+
+def _within(mark: TileMark, tile: Tile) -> _Corners:
+    start, end = np.asarray(tile.start), np.asarray(tile.start) + tile.size
+    return np.clip(mark.low, start, end), np.clip(mark.high, start, end)
+
+
+def iou(one: _Corners, other: _Corners) -> float:
+    """Intersection over union of two boxes, each its lower and upper corner; 0 for empty ones."""
+    shared = np.prod(np.clip(np.minimum(one[1], other[1]) - np.maximum(one[0], other[0]), 0, None))
+    union = np.prod(one[1] - one[0]) + np.prod(other[1] - other[0]) - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
+def _share(part: _Corners, whole: _Corners) -> float:
+    """How much of `part` lies in `whole`; 0 of an empty one."""
+    size = float(np.prod(part[1] - part[0]))
+    shared = np.prod(np.clip(np.minimum(part[1], whole[1]) - np.maximum(part[0], whole[0]), 0, None))
+    return float(shared) / size if size > 0 else 0.0
+
+
+def _place(strongest: TileMark, group: Sequence[TileMark]) -> Place:
+    low = np.min([mark.low for mark in group], axis=0)
+    high = np.max([mark.high for mark in group], axis=0)
+    return Place(label_index=strongest.label_index, low=low, high=high, logit=strongest.logit)
+
+
+def regions(stitched: StitchedMap, card: ModelCard) -> tuple[Place, ...]:
+    """Connected regions of the whole map above the card's threshold, strongest first.
+
+    A map of the grid's own resolution is a segmentation, and its values go along; a coarser one says where to look.
+    """
+    spec = card.output
+    assert isinstance(spec, HeatmapOutput)
+    smallest = spec.min_pixels * int(np.prod(stitched.cell))
+    places = []
+    for index, probability in enumerate(stitched.probabilities()):
+        for low, high, part in components(probability >= spec.region_threshold, smallest=smallest):
+            z, y, x = (slice(start, end) for start, end in zip(low, high, strict=True))
+            highest = float(probability[z, y, x][part].max())
+            soft, soft_start = _soft(probability, low, high, part) if stitched.cell == (1, 1, 1) else (None, (0, 0, 0))
+            places.append(
+                Place(
+                    label_index=index,
+                    low=np.asarray(low, dtype=np.float64),
+                    high=np.asarray(high, dtype=np.float64),
+                    logit=float(logit(np.asarray(highest))),
+                    soft=soft,
+                    soft_start=soft_start,
+                    level=spec.region_threshold,
+                )
+            )
+    places.sort(key=lambda place: (-place.logit, *place.low))
+    return tuple(places[: spec.max_lesions])
+
+
+def _soft(
+    probability: NDArray[np.float32], low: tuple[int, ...], high: tuple[int, ...], part: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+    """The region's probabilities with one voxel around it, where neighbouring regions are left out."""
+    z, y, x = (max(start - 1, 0) for start in low)
+    ends = [min(end + 1, count) for end, count in zip(high, probability.shape, strict=True)]
+    crop = probability[z : ends[0], y : ends[1], x : ends[2]].copy()
+    own = np.zeros(crop.shape, dtype=np.bool_)
+    inner = tuple(slice(start - first, end - first) for start, end, first in zip(low, high, (z, y, x), strict=True))
+    own[inner] = part
+    near = own.copy()
+    for axis in range(own.ndim):  # the border's fall belongs to the region, another region's values do not
+        near |= np.roll(near, 1, axis) | np.roll(near, -1, axis)
+    crop[~near] = 0.0
+    return crop, (z, y, x)
