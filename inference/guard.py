@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from inference.appearance import LENGTHS, Part, describe, thumbnail
 from inference.breast import Side, find_breast
+from inference.findings import Flag
 from inference.images import Image
-from inference.refusals import Reason, Refusal
+from inference.refusals import Reason, Refused
 from models.card import BreastInput, Guard, ProjectionInput
+from models.registry import InstalledModel, WeightsError
 
 METHOD = "appearance-1"
 _SMALLEST = 1e-9  # of a distance, so that its logarithm is finite
@@ -39,8 +41,8 @@ _WORDS = {
 }
 
 
-class GuardError(Exception):
-    """The file of a guard is not what its card says or not a guard at all. Permanent until it is reinstalled."""
+class GuardError(WeightsError):
+    """The file of a guard is not a guard, or one of a later version: its model cannot be run. Permanent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -142,12 +144,6 @@ class AppearanceGuard:
         features = describe(grey)
         return {part: one.excess(*one.log_distances(features[part])) for part, one in self.statistics.items()}
 
-    def refusal(self, verdict: Verdict) -> Refusal | None:
-        """The refusal that a verdict asks for; None where the picture is accepted or only to be flagged."""
-        if verdict.accepted or self.action == "flag":
-            return None
-        return Refusal(reason=Reason.OUT_OF_RANGE, detail=verdict.detail)
-
     def _resembles(self, grey: NDArray[np.float32]) -> str:
         """The one simple change after which the picture would be accepted; the most usual if there are several."""
         turned = (
@@ -160,6 +156,39 @@ class AppearanceGuard:
         distances = [(combined(self.parts(np.ascontiguousarray(how))), name) for name, how in turned]
         nearest, name = min(distances)
         return name if nearest <= self.threshold else ""
+
+
+def guard_of(model: InstalledModel) -> AppearanceGuard | None:
+    """The guard of an installed model; None for a model whose card has none: nothing is checked then.
+
+    Raises
+    ------
+    models.registry.WeightsError
+        If the file is absent or altered, or (`GuardError`) is no guard that this version knows.
+    """
+    data, guard = model.guard(), model.card.guard
+    if data is None or guard is None:
+        return None
+    try:
+        return read_guard(data, guard)
+    except GuardError as error:
+        raise GuardError(f"{model.card.reference}: {error}") from error
+
+
+def guard_flags(guard: AppearanceGuard, image: Image, spec: ProjectionInput | BreastInput) -> tuple[Flag, ...]:
+    """The caution with which a picture is analysed: none where it is of the right kind.
+
+    Raises
+    ------
+    inference.refusals.Refused
+        OUT_OF_RANGE, with what is unusual in words, when the picture is not of that kind and the card says refuse.
+    """
+    verdict = guard.judge_thumbnail(thumbnail_of(image, spec))
+    if verdict.accepted:
+        return ()
+    if guard.action == "refuse":
+        raise Refused(Reason.OUT_OF_RANGE, verdict.detail)
+    return (Flag.OUT_OF_RANGE,)
 
 
 def combined(parts: Mapping[Part, float]) -> float:

@@ -1,4 +1,4 @@
-"""Finds installed models and hands out their weights, verified.
+"""Finds installed models and hands out their weights and guards, verified.
 
 A root folder holds ``<name>/<version>/card.toml`` with the weights beside the card; the project's own models are in
 `models/zoo`. Called by `inference.engine`, `radnode models` and `radnode check`. Weights are read once, their digest
@@ -50,6 +50,19 @@ class InstalledModel:
                 return _verified(self.folder, file, self.card.reference)
         raise WeightsError(f"{self.card.reference}: no weights for runtime {runtime}")
 
+    def guard(self) -> bytes | None:
+        """The file of the card's guard, exactly the bytes whose sha256 the card names; None for a card without one.
+
+        Raises
+        ------
+        WeightsError
+            If the file is absent, a link, or altered.
+        """
+        guard = self.card.guard
+        if guard is None:
+            return None
+        return _named(self.folder, guard.file, guard.sha256, self.card.reference)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
@@ -94,9 +107,10 @@ def _read_model(path: Path) -> InstalledModel:
     folder = path.parent
     if (folder.parent.name, folder.name) != (card.identity.name, card.identity.version):
         raise CardError(f"{path}: the card is of {card.reference}, its folder says otherwise")
-    for file in card.weights:
-        if not (folder / file.file).is_file():
-            raise WeightsError(f"{path}: {file.file} is missing")
+    files = [file.file for file in card.weights] + ([card.guard.file] if card.guard else [])
+    for name in files:
+        if not (folder / name).is_file():
+            raise WeightsError(f"{path}: {name} is missing")
     return InstalledModel(card=card, folder=folder)
 
 
@@ -105,9 +119,7 @@ def _version_key(card: ModelCard) -> tuple[int, ...]:
 
 
 def _verified(folder: Path, file: WeightsFile, reference: str) -> bytes:
-    data = _read_regular(folder, file.file, reference)
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise WeightsError(f"{reference}: {file.file} is not the file of the card: its sha256 differs")
+    data = _named(folder, file.file, file.sha256, reference)
     if file.runtime is Runtime.ONNX:
         try:
             external = has_external_data(data)
@@ -115,6 +127,13 @@ def _verified(folder: Path, file: WeightsFile, reference: str) -> bytes:
             raise WeightsError(f"{reference}: {file.file} is not an ONNX file: {error}") from error
         if external:
             raise WeightsError(f"{reference}: {file.file} keeps data in other files; all must be in one file")
+    return data
+
+
+def _named(folder: Path, name: str, sha256: str, reference: str) -> bytes:
+    data = _read_regular(folder, name, reference)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise WeightsError(f"{reference}: {name} is not the file of the card: its sha256 differs")
     return data
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from functools import cache
 
 import numpy as np
 import PIL.Image
@@ -16,51 +15,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from inference.appearance import LENGTHS, SIDE, Part, describe, thumbnail
-from inference.guard import METHOD, AppearanceGuard, GuardError, guard_bytes, read_guard
-from inference.refusals import Reason
-from models.card import Guard
-from training.guard import (
-    FittedGuard,
-    GuardDataError,
-    GuardFilm,
-    GuardSettings,
-    false_alarms,
-    fit_guard,
-)
-
-
-def drawn_chest(number: int, *, side: int = SIDE) -> NDArray[np.float32]:
-    """A rough chest: a bright body on dark, two dark lungs, a bright spine; each number is another patient."""
-    random = np.random.default_rng(number)
-    y, x = np.mgrid[:side, :side] / side
-    x = x - 0.5 + random.normal(0, 0.02)
-    y = y - random.normal(0, 0.02)
-    width = 0.42 + random.normal(0, 0.02)
-    grey = np.where(np.abs(x) < width * np.clip(0.5 + 2 * y, 0, 1), 0.75, 0.05)
-    for centre in (-0.2, 0.2):
-        lung = ((x - centre) / 0.13) ** 2 + ((y - 0.45) / (0.28 + random.normal(0, 0.02))) ** 2 < 1
-        grey = np.where(lung, 0.3 + random.normal(0, 0.03), grey)
-    grey = grey + 0.15 * np.exp(-((x / 0.05) ** 2))
-    return np.asarray(np.clip(grey + random.normal(0, 0.02, grey.shape), 0, 1), dtype=np.float32)
-
-
-def films(count: int = 60, folds: int = 3) -> list[GuardFilm]:
-    return [
-        GuardFilm(
-            name=f"{number}.png",
-            patient=str(number // 2),
-            fold=number // 2 % folds,
-            usual=number % 10 != 9,
-            grey=np.round(thumbnail(drawn_chest(number)) * 255).astype(np.uint8),
-            groups=("view AP",) if number % 2 else ("view PA",),
-        )
-        for number in range(count)
-    ]
-
-
-@cache
-def fitted() -> FittedGuard:
-    return fit_guard(films(), GuardSettings(variations=2))
+from inference.findings import Flag, SeriesUid, SopUid, StudyUid
+from inference.guard import METHOD, AppearanceGuard, GuardError, guard_bytes, guard_flags, read_guard
+from inference.images import Image, ImageHeader
+from inference.refusals import Reason, Refused
+from models.card import Guard, ProjectionInput
+from tests.guards import drawn_chest, drawn_films, fitted
+from training.guard import GuardDataError, GuardFilm, GuardSettings, false_alarms, fit_guard
 
 
 def card_guard(content: bytes, **other: object) -> Guard:
@@ -93,13 +54,30 @@ def test_what_is_wrong_is_said_in_words() -> None:
     assert "detail" in verdict.detail
 
 
-def test_a_refusal_carries_the_reason_and_a_flagging_guard_refuses_nothing() -> None:
-    verdict = fitted().guard.judge(1 - drawn_chest(1002))
-    refusal = fitted().guard.refusal(verdict)
-    assert refusal is not None
-    assert (refusal.reason, refusal.detail) == (Reason.OUT_OF_RANGE, verdict.detail)
-    flagging = AppearanceGuard(statistics=fitted().guard.statistics, threshold=1.0, action="flag")
-    assert flagging.refusal(verdict) is None
+def as_image(pixels: NDArray[np.float32]) -> Image:
+    uid = "2.25.1"
+    header = ImageHeader(
+        sop_instance_uid=SopUid(uid),
+        sop_class_uid=uid,
+        series_uid=SeriesUid(uid),
+        study_uid=StudyUid(uid),
+        transfer_syntax_uid=uid,
+        rows=pixels.shape[0],
+        columns=pixels.shape[1],
+    )
+    return Image(header=header, pixels=pixels, pixel_digest="")
+
+
+def test_the_card_decides_whether_to_refuse_or_to_flag() -> None:
+    refusing, spec = fitted().guard, ProjectionInput(height=64, width=64)
+    flagging = AppearanceGuard(statistics=refusing.statistics, threshold=refusing.threshold, action="flag")
+    usual, inverted = as_image(drawn_chest(1002)), as_image(1 - drawn_chest(1002))
+    assert guard_flags(refusing, usual, spec) == guard_flags(flagging, usual, spec) == ()
+    assert guard_flags(flagging, inverted, spec) == (Flag.OUT_OF_RANGE,)
+    with pytest.raises(Refused) as refused:
+        guard_flags(refusing, inverted, spec)
+    assert refused.value.refusal.reason is Reason.OUT_OF_RANGE
+    assert "inverted" in refused.value.refusal.detail
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
@@ -149,7 +127,7 @@ def test_the_file_gives_the_guard_back_to_the_last_digit() -> None:
 
 
 def test_the_same_films_give_the_same_file() -> None:
-    assert fit_guard(films(), GuardSettings(variations=2)).content == fitted().content
+    assert fit_guard(drawn_films(), GuardSettings(variations=2)).content == fitted().content
 
 
 def changed(content: bytes, name: str, array: NDArray[np.generic] | None) -> bytes:
@@ -213,7 +191,7 @@ def test_the_file_holds_arrays_only() -> None:
 
 
 def test_a_patient_in_two_folds_is_refused() -> None:
-    parted = films(12)
+    parted = drawn_films(12)
     parted[1] = GuardFilm(name="x", patient=parted[0].patient, fold=2, usual=True, grey=parted[1].grey)
     with pytest.raises(GuardDataError, match="two folds"):
         fit_guard(parted)
@@ -221,21 +199,23 @@ def test_a_patient_in_two_folds_is_refused() -> None:
 
 def test_a_fold_that_leaves_nothing_to_fit_on_is_refused() -> None:
     with pytest.raises(GuardDataError, match="without fold 0"):
-        fit_guard([film for film in films(12) if film.fold == 0])
+        fit_guard([film for film in drawn_films(12) if film.fold == 0])
 
 
 def test_films_outside_the_intended_use_are_counted_apart() -> None:
-    counted = false_alarms(films(40), np.arange(40) >= 38)
+    counted = false_alarms(drawn_films(40), np.arange(40) >= 38)
     names = {figure.name: figure for figure in counted}
     assert names["real films refused"].value == pytest.approx(1 / 36, abs=1e-5)
     assert "36 films of 20 patients" in names["real films refused"].on
-    assert 0 < names["real films refused, view PA"].high < 1
+    interval = names["real films refused, view PA"]
+    assert (interval.value, interval.low) == (0.05, 0.00127)
+    assert interval.high == pytest.approx(0.24873, abs=1e-4)
 
 
 def test_the_threshold_leaves_as_many_films_beyond_as_the_confidence_allows() -> None:
-    many = fit_guard(films(200), GuardSettings(variations=1, max_refused=0.05))
-    few = fit_guard(films(200), GuardSettings(variations=1, max_refused=0.01))
-    usual = [film for film in films(200) if film.usual]
+    many = fit_guard(drawn_films(200), GuardSettings(variations=1, max_refused=0.05))
+    few = fit_guard(drawn_films(200), GuardSettings(variations=1, max_refused=0.01))
+    usual = [film for film in drawn_films(200) if film.usual]
     assert many.guard.threshold < few.guard.threshold
     beyond = [sum(made.distances > made.guard.threshold) for made in (many, few)]
     assert beyond[0] > beyond[1]
@@ -243,7 +223,7 @@ def test_the_threshold_leaves_as_many_films_beyond_as_the_confidence_allows() ->
 
 
 def test_one_film_upside_down_among_the_training_films_teaches_nothing() -> None:
-    good = films(80)
+    good = drawn_films(80)
     bad = GuardFilm(name="bad", patient="bad", fold=0, usual=True, grey=good[0].grey[::-1, ::-1].copy())
     guard = fit_guard([*good, bad], GuardSettings(variations=2, max_refused=0.08)).guard
     assert not guard.judge(drawn_chest(1000)[::-1, ::-1]).accepted
