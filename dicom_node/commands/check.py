@@ -53,6 +53,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
     from dicom_node.routing import RoutesError, read_routes
+    from inference.guard import guard_of
     from models.registry import WeightsError, installed_models
 
     inventory = installed_models(settings.model_folders)
@@ -62,6 +63,7 @@ def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
         try:
             for file in model.card.weights:
                 model.weights(file.runtime)
+            guard_of(model)
             yield f"model {model.card.reference}", ""
         except WeightsError as error:
             yield f"model {model.card.reference}", str(error)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dicom_node.commands.context import json_option, load_settings, write_json
 from dicom_node.commands.lazy import LazyGroup
+from inference.guard import guard_of
 from models.registry import InstalledModel, WeightsError, installed_models
 
 SUMMARIES = {
@@ -24,7 +25,7 @@ SUMMARIES = {
 @json_option
 @click.pass_context
 def models(ctx: click.Context, json_to: str | None) -> None:
-    """List installed models and verify the digests of their weights."""
+    """List installed models and verify the digests of their weights and guards."""
     if ctx.invoked_subcommand is not None:
         return
     settings = load_settings(ctx)
@@ -43,6 +44,7 @@ def _row(model: InstalledModel) -> dict[str, str]:
     try:
         for file in card.weights:
             model.weights(file.runtime)
+        guard_of(model)
         weights = "verified"
     except WeightsError as error:
         weights = str(error)
@@ -53,6 +55,7 @@ def _row(model: InstalledModel) -> dict[str, str]:
         "looks_for": ", ".join(label.title.en for label in card.labels),
         "runtimes": ", ".join(file.runtime for file in card.weights),
         "thresholds": ", ".join(f"{label.operating_point.threshold:.3f}" for label in card.labels),
+        "guard": card.guard.action if card.guard else "none",
         "weights": weights,
         "device_uid": card.device_uid,
     }
@@ -61,10 +64,11 @@ def _row(model: InstalledModel) -> dict[str, str]:
 def _print(rows: list[dict[str, str]], faults: tuple[str, ...]) -> None:
     console = Console()
     table = Table()
-    for heading in ("model", "use", "looks for", "threshold", "runtimes", "weights"):
+    for heading in ("model", "use", "looks for", "threshold", "guard", "runtimes", "weights"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(row["model"], row["use"], row["looks_for"], row["thresholds"], row["runtimes"], row["weights"])
+        shown = ("model", "use", "looks_for", "thresholds", "guard", "runtimes", "weights")
+        table.add_row(*(row[key] for key in shown))
     console.print(table if rows else "No model is installed.")
     for fault in faults:
         console.print(fault, style="red", markup=False)

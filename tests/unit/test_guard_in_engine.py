@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from dicom_node.cli import main
 from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Flag
 from inference.refusals import Reason
@@ -125,3 +128,19 @@ def test_a_link_is_no_guard(tmp_path: Path) -> None:
     file.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WeightsError, match="cannot be opened"):
         model.guard()
+
+
+def test_the_list_of_models_says_whether_there_is_a_guard_and_whether_it_is_in_order(tmp_path: Path) -> None:
+    def rows() -> dict[str, dict[str, str]]:
+        listed = CliRunner().invoke(main, ["--settings", str(tmp_path / "radnode.toml"), "models", "--json", "-"])
+        return {row["model"]: row for row in json.loads(listed.stdout)["models"]}
+
+    folder = tmp_path / "models"
+    install_toy_model(folder)
+    guarded(folder)
+    (tmp_path / "radnode.toml").write_text(f'[models]\nfolders = ["{folder}"]\n', encoding="utf-8")
+    listed = rows()
+    assert (listed["toy-opacity@1.0.0"]["guard"], listed["toy-opacity@1.0.0"]["weights"]) == ("none", "verified")
+    assert (listed["guarded@1.0.0"]["guard"], listed["guarded@1.0.0"]["weights"]) == ("refuse", "verified")
+    (folder / "guarded" / "1.0.0" / "guard.npz").write_bytes(b"other")
+    assert "sha256 differs" in rows()["guarded@1.0.0"]["weights"]
