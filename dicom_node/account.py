@@ -18,7 +18,7 @@ from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.results import ResultSetRow
 from dicom_node.ledger.studies import StudyRow
-from dicom_node.states import JobState
+from dicom_node.states import JobRole, JobState
 from inference.findings import StudyUid
 
 
@@ -133,7 +133,8 @@ def newest_studies(ledger: Ledger, *, limit: int) -> tuple[StudyLine, ...]:
 
 
 def _line(tx: sa.Connection, study: StudyRow) -> StudyLine:
-    done = [job for job in jobs.of_study(tx, study.study_uid) if job.state is JobState.SUCCEEDED]
+    every = [job for job in jobs.of_study(tx, study.study_uid) if job.role is JobRole.CHAMPION]
+    done = [job for job in every if job.state is JobState.SUCCEEDED]
     latest = {job.model_name: job for job in done}.values()
     sets = [row for row in results.of_study(tx, study.study_uid) if row.is_current]
     sent = deliveries.of_study(tx, study.study_uid)
@@ -183,6 +184,8 @@ def _job_json(job: Job) -> dict[str, object]:
         )
     return {
         "model": job.reference,
+        "model_digest": job.model_digest,
+        "role": job.role,
         "revision": job.revision,
         "state": job.state,
         "stage": job.stage,

@@ -6,12 +6,15 @@ Called by the node, by each worker process and by the commands that look into th
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import structlog
 
 from dicom_node.clock import Clock
 from dicom_node.ledger import Ledger
 from dicom_node.pipeline import Pipeline
 from dicom_node.routing import Routes, RoutesError, read_routes
+from dicom_node.serving import Standings, read_standings
 from dicom_node.settings import Settings
 from dicom_node.store import Store
 from models.registry import InstalledModel, installed_models
@@ -25,6 +28,53 @@ def installed(settings: Settings) -> tuple[InstalledModel, ...]:
     for fault in inventory.faults:
         log.error("a model cannot be used", fault=fault)
     return tuple(inventory.models.values())
+
+
+class ModelFolders:
+    """The settings' model folders, looked at again and again: a version that is put there needs no restart.
+
+    Parameters
+    ----------
+    settings : Settings
+        The node's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seen = self._look()
+
+    def changed(self) -> tuple[InstalledModel, ...] | None:
+        """What is installed now, if a folder or a card is not as it was when asked last; else None."""
+        now = self._look()
+        if now == self._seen:
+            return None
+        self._seen = now
+        return installed(self._settings)
+
+    def _look(self) -> frozenset[tuple[Path, int, int]]:
+        """Every file of every version, with its time and size."""
+        seen = []
+        for path in (path for root in self._settings.model_folders for path in root.glob("*/*/*")):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # it goes at this moment
+            seen.append((path, status.st_mtime_ns, status.st_size))
+        return frozenset(seen)
+
+
+def standings_if_any(settings: Settings) -> Standings:
+    """What the ledger knows of models; nothing while there is no ledger yet."""
+    if settings.ledger.url is None and not (settings.data_dir / "ledger.sqlite3").exists():
+        return Standings()
+    ledger = Ledger(settings.ledger_url)
+    try:
+        if ledger.schema_version() is None:
+            return Standings()
+        with ledger.read() as tx:
+            return read_standings(tx)
+    finally:
+        ledger.close()
 
 
 def build_pipeline(settings: Settings, clock: Clock | None, models: tuple[InstalledModel, ...]) -> Pipeline:

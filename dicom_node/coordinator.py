@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from dicom_node.building import ModelFolders
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import ArchiveError
 from dicom_node.ledger import instances, jobs, studies
@@ -56,6 +57,7 @@ class Coordinator:
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="archive-count")
         self._questions: dict[StudyUid, _Question] = {}
         self._last_count: dict[StudyUid, int] = {}
+        self._folders = ModelFolders(pipeline.settings)
         self._retention = Retention(pipeline.ledger, pipeline.store, pipeline.settings.storage)
         board.subscribe(lambda _study_uid: self._wake.set())
 
@@ -83,13 +85,18 @@ class Coordinator:
         self.pipeline.assemble(holders=self._holders, archive_count=self._archive_count)
 
     def keep_house(self) -> None:
-        """Give expired leases back, stop poisonous jobs, evict old files, restore the reserve."""
+        """Give expired leases back, stop poisonous jobs, see what is installed, evict old files, keep the reserve."""
         ledger = self.pipeline.ledger
         with ledger.begin() as tx:
             expired = jobs.release_expired(tx, ledger.lease_now(tx))
         hopeless = self.pipeline.stop_hopeless()
         if expired or hopeless:
             log.warning("jobs taken from silent workers", expired=expired, given_up=hopeless)
+        if dropped := self.pipeline.shed_shadows():
+            log.warning("shadows dropped, no worker had time for them", jobs=dropped)
+        if (found := self._folders.changed()) is not None:
+            self.pipeline.take_models(found)
+            log.info("models installed", models=sorted(self.pipeline.cards))
         self._forget_settled()
         self._retention.evict_due()
         self.pipeline.store.restore_reserve()

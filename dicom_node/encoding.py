@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from dicom_node.ledger import Ledger, instances, jobs, results
 from dicom_node.ledger.jobs import Job
-from dicom_node.outcomes import conclude, is_outdated, note
+from dicom_node.outcomes import conclude, conclude_job, is_outdated, note
 from dicom_node.results.profile import Profile
 from dicom_node.results.request import EncodeRequest, ResultObject
 from dicom_node.settings import Settings
@@ -76,9 +76,14 @@ class Encoder:
         """A slow job must not replace the result of the study's later revision, nor undo a withdrawal."""
         now = self.ledger.clock()
         jobs.finish(tx, job.id, owner=owner, state=JobState.OUTDATED, at=now, timings_s=job.timings_s)
-        what = f"{job.reference}: overtaken by a later revision or a withdrawal, nothing is written"
+        what = f"{job.title}: overtaken by a later revision or a withdrawal, nothing is written"
         note(tx, job, Stage.INFER, what, now)
-        conclude(tx, job.study_uid, now)
+        conclude_job(tx, job, now)
+
+    def card_of(self, job: Job) -> ModelCard | None:
+        """The card that the job meant; not the one that now lies in its place."""
+        card = self.cards.get(job.reference)
+        return card if card and card.model_digest == job.model_digest else None
 
     def profile(self, name: str) -> Profile:
         """The profile called `name`; the first one when it was removed from the settings since."""
@@ -114,7 +119,7 @@ class Encoder:
         request = EncodeRequest(
             study_uid=job.study_uid,
             sources=sources,
-            card=self.cards.get(job.reference),
+            card=self.card_of(job),
             findings=job.findings,
             refusal=job.refusal,
             profile=self.profile(profile_name),

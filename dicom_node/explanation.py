@@ -13,6 +13,7 @@ from dicom_node.account import StudyAccount
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.ledger.events import Event
 from dicom_node.ledger.jobs import Job
+from dicom_node.states import JobRole
 
 _LEFT_OUT = "an image was left out: "
 _SET_ASIDE = ("an instance is kept but not analysed", "an instance is set aside")
@@ -70,7 +71,9 @@ def _told_together(placed: tuple[int, Event]) -> tuple[str, str, int | None, int
 
 def _job(job: Job) -> Iterator[str]:
     spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in job.timings_s.items())
-    yield f"Job {job.reference} on revision {job.revision}: {job.state}{' (' + spent + ')' if spent else ''}"
+    yield f"Job {job.title} on revision {job.revision}: {job.state}{' (' + spent + ')' if spent else ''}"
+    if job.role is JobRole.SHADOW:
+        yield "  kept for comparison only: nothing of it was written or sent"
     for lesion in job.findings.lesions if job.findings else ():
         box = lesion.region.key_plane.box
         yield (

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dicom_node.ledger import Ledger, deliveries, instances, jobs, studies
+from dicom_node.ledger import Ledger, deliveries, instances, jobs, standings, studies
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.reception import ReceptionBoard
 from dicom_node.store import Store
@@ -76,8 +76,9 @@ class NodeMetrics(Collector):
                     "outcome",
                     studies.count_by_outcome(tx),
                 ),
-                ("radnode_jobs", "Jobs by state", "state", jobs.count_by_state(tx)),
             )
+            worked = jobs.count_by_state(tx)
+            standing = standings.every(tx)
             delivered = deliveries.count_by_state(tx)
             oldest = deliveries.oldest_open(tx)
         for name, help_text, label, counts in counted:
@@ -85,9 +86,17 @@ class NodeMetrics(Collector):
             for value, count in counts.items():
                 family.add_metric([str(value)], count)
             yield family
+        family = GaugeMetricFamily("radnode_jobs", "Jobs by role and state", labels=["role", "state"])
+        for (role, state), count in worked.items():
+            family.add_metric([role, state], count)
+        yield family
+        family = GaugeMetricFamily("radnode_model", "1 for each version's standing", labels=["model", "standing"])
+        for row in standing:
+            family.add_metric([row.reference, row.standing], 1)
+        yield family
         family = GaugeMetricFamily("radnode_deliveries", "Deliveries by state", labels=["destination", "state"])
-        for (destination, state), count in delivered.items():
-            family.add_metric([destination, state], count)
+        for (destination, how_far), count in delivered.items():
+            family.add_metric([destination, how_far], count)
         yield family
         yield self._ages(oldest)
         yield from self._reception()

@@ -32,7 +32,7 @@ from dicom_node.deliverer import Deliverer
 from dicom_node.dimse.recovery import reindexer
 from dicom_node.dimse.scp import PynetdicomReceiver
 from dicom_node.health import Health
-from dicom_node.ledger import Ledger, deliveries, instances, jobs, results, studies
+from dicom_node.ledger import Ledger, deliveries, instances, jobs, results, standings, studies
 from dicom_node.log import set_up_logging
 from dicom_node.metrics import NodeMetrics
 from dicom_node.receiver import Receiver
@@ -100,6 +100,8 @@ class Node:
         self.store.prepare()
         self.ledger.migrate()
         self.recover()
+        for reference in self.pipeline.enter_first_champions():
+            log.info("first champion", model=reference)
         self._run("workers", self.workers.run)
         self._run("coordinator", self.coordinator.run)
         for deliverer in self.deliverers:
@@ -138,16 +140,17 @@ class Node:
         if self.settings.worker.count and not self.workers.process_ids:
             parts["workers"] = parts.get("workers") or "none is running"
         parts["receiver"] = self.receiver.fault
-        parts["ledger"] = self._ledger_fault()
+        parts["ledger"], parts["models"] = self._ledger_and_models()
         return Health(parts=parts)
 
-    def _ledger_fault(self) -> str:
+    def _ledger_and_models(self) -> tuple[str, str]:
+        """What is wrong with the ledger, and with the models that it says serve."""
         try:
             with self.ledger.read() as tx:
                 jobs.any_queued(tx)
+                return "", "; ".join(self.pipeline.model_faults(tx))
         except sa.exc.SQLAlchemyError as error:
-            return f"does not answer ({type(error).__name__})"
-        return ""
+            return f"does not answer ({type(error).__name__})", ""
 
     def _restarts(self) -> dict[str, int]:
         return {"acceptor": self.receiver.restarts, "worker": self.workers.restarts}
@@ -162,6 +165,7 @@ class Node:
         now = self.clock()
         with self.ledger.begin() as tx:
             held = jobs.release(tx, owner_prefix=f"{self.node_id}:", interrupted=True)
+            standings.forget_loaded(tx, f"{self.node_id}:")
             attempts = deliveries.release_attempts(tx)
             deliveries.forget_all_unanswered_commitments(tx, now)
             receiving = studies.wake_all_receiving(tx, now)

@@ -13,7 +13,7 @@ import structlog
 from dicom_node.ledger import events, jobs, studies
 from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.studies import StudyRow
-from dicom_node.states import JobState, Outcome, Stage, StudyState
+from dicom_node.states import JobRole, JobState, Outcome, Stage, StudyState
 from inference.findings import StudyUid
 from inference.refusals import Reason, Refusal
 
@@ -45,12 +45,18 @@ def is_refused_as_a_whole(study: StudyRow) -> bool:
     return refused or study.outcome is Outcome.QUARANTINED
 
 
+def conclude_job(tx: sa.Connection, job: Job, now: datetime) -> None:
+    """A job has ended: perhaps its study has. A shadow's job ends nothing."""
+    if job.role is JobRole.CHAMPION:
+        conclude(tx, job.study_uid, now)
+
+
 def conclude(tx: sa.Connection, study_uid: StudyUid, now: datetime) -> None:
     """When the last job of the current revision has ended, the study has its Outcome."""
     study = studies.get(tx, study_uid)
     if study is None or study.state is StudyState.RECEIVING or is_refused_as_a_whole(study):
         return
-    every = jobs.of_study(tx, study_uid)
+    every = [job for job in jobs.of_study(tx, study_uid) if job.role is JobRole.CHAMPION]
     if any(job.state in (JobState.QUEUED, JobState.RUNNING) for job in every):
         return
     no_result = (JobState.UNCHANGED, JobState.OUTDATED)
@@ -69,11 +75,12 @@ def is_outdated(tx: sa.Connection, job: Job) -> bool:
     """Whether a job's result must not be written any more.
 
     Because a later revision has a job of the same model, or was refused as a whole, or because a person withdrew the
-    study's results after the job was queued.
+    study's results after the job was queued. A shadow has no result that could be withdrawn.
     """
     study = studies.get(tx, job.study_uid)
     if study is None:
         return True
-    withdrawn = study.retracted_at is not None and job.queued_at < study.retracted_at
+    retracted = study.retracted_at is not None and job.queued_at < study.retracted_at
+    withdrawn = retracted and job.role is JobRole.CHAMPION
     refused = study.revision > job.revision and is_refused_as_a_whole(study)
     return withdrawn or refused or jobs.is_overtaken(tx, job)

@@ -25,24 +25,26 @@ import structlog
 from dicom_node import assembly
 from dicom_node.encoding import Encoder
 from dicom_node.indexing import Indexed, read_facts
-from dicom_node.ledger import Ledger, events, instances, jobs, studies
+from dicom_node.ledger import Ledger, events, instances, jobs, shadows, standings, studies
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job, NewJob
 from dicom_node.ledger.studies import StudyRow
-from dicom_node.outcomes import conclude, end, is_outdated, note
+from dicom_node.outcomes import conclude, conclude_job, end, is_outdated, note
+from dicom_node.promotion import enter_first
 from dicom_node.routing import Candidate, Plan, Routes, route_study
+from dicom_node.serving import accepted_cards, choose, read_standings, serving_faults
 from dicom_node.settings import Settings
-from dicom_node.states import InstanceState, JobState, Outcome, Stage, StudyState
+from dicom_node.states import InstanceState, JobRole, JobState, Outcome, Stage, StudyState
 from dicom_node.store import Store
 from dicom_node.study import NewInstance, Recorded
 from inference.engine import Analysis, StudyInput
 from inference.findings import Findings, StudyUid
 from inference.refusals import Reason, Refusal
-from models.card import Use
 from models.registry import InstalledModel
 
 log = structlog.get_logger(__name__)
 
+SHED_AT_A_TIME = 500
 PUT_OFF_S = 60.0  # a study that met an unforeseen fault is looked at again after this
 
 
@@ -60,7 +62,7 @@ class Pipeline:
     routes : Routes
         The routing rules.
     models : sequence of InstalledModel
-        What is installed; research models are left out unless the settings accept them.
+        What is installed; only registered models are run unless the settings accept others.
     """
 
     def __init__(
@@ -75,12 +77,15 @@ class Pipeline:
         self.ledger = ledger
         self.store = store
         self.routes = routes
-        self.cards = {
-            model.card.reference: model.card
-            for model in models
-            if settings.accept_research or model.card.identity.use is not Use.RESEARCH
-        }
+        self.cards = accepted_cards(models, accept_research=settings.accept_research)
         self.encoder = Encoder(settings, ledger, store, self.cards)
+
+    def take_models(self, models: Sequence[InstalledModel]) -> None:
+        """From now on these are installed."""
+        found = accepted_cards(models, accept_research=self.settings.accept_research)
+        self.cards.update(found)
+        for reference in self.cards.keys() - found.keys():
+            del self.cards[reference]
 
     # receive ---------------------------------------------------------------------------------------------------------
 
@@ -239,15 +244,15 @@ class Pipeline:
             reasons = sorted({Reason(stored.reason) for stored in arrived if stored.reason})
             end(tx, study, Outcome.QUARANTINED, now, Refusal(reason=reasons[0], detail="no instance can be read"))
             return
-        routing = route_study(candidates, self.routes, list(self.cards.values()))
+        routing = route_study(candidates, self.routes, self.cards, read_standings(tx))
         for line in routing.trace:
             note(tx, study, Stage.ROUTE, line, now)
         if not routing.plans:
             if study.outcome is not Outcome.ANALYSED:
                 end(tx, study, Outcome.NO_ROUTE, now, Refusal(reason=Reason.NO_ROUTE, detail=routing.why_not))
             return
-        queued = [self._queue(tx, study, plan, incomplete, now) for plan in routing.plans]
-        if not any(queued):
+        queued = {plan.model.reference: self._queue(tx, study, plan, incomplete, now) for plan in routing.plans}
+        if not any(queued[plan.model.reference] for plan in routing.plans if plan.role is JobRole.CHAMPION):
             conclude(tx, study.study_uid, now)
 
     def _refuse_whole_study(self, arrived: Sequence[StoredInstance]) -> Refusal | None:
@@ -264,30 +269,24 @@ class Pipeline:
         return None
 
     def _queue(self, tx: sa.Connection, study: StudyRow, plan: Plan, incomplete: bool, now: datetime) -> bool:
-        last = jobs.last_begun(tx, study.study_uid, plan.card.identity.name)
-        same_model = last is not None and last.model_version == plan.card.identity.version
+        model, is_shadow = plan.model, plan.role is JobRole.SHADOW
+        if plan.is_first:
+            enter_first(tx, model, now)
+        shadow = model.model_version if is_shadow else None
+        last = jobs.last_begun(tx, study.study_uid, model.model_name, shadow=shadow)
+        same_model = last is not None and last.model_digest == model.model_digest
         if last and same_model and last.sources_digest == plan.sources_digest and last.incomplete == incomplete:
             withdrawn = study.retracted_at is not None and last.queued_at < study.retracted_at
             became = "was withdrawn and is not written again" if withdrawn else "stands"
-            what = f"{plan.card.reference}: its images are those of revision {last.revision}, whose result {became}"
+            what = f"{model.reference}: its images are those of revision {last.revision}, whose result {became}"
             note(tx, study, Stage.ROUTE, what, now)
             return False
-        jobs.add(
-            tx,
-            NewJob(
-                study_uid=study.study_uid,
-                revision=study.revision,
-                model_name=plan.card.identity.name,
-                model_version=plan.card.identity.version,
-                route=plan.route.name,
-                destinations=plan.route.destinations,
-                instance_ids=tuple(chosen.instance_id for chosen in plan.instances),
-                sources_digest=plan.sources_digest,
-                incomplete=incomplete,
-                priority=plan.priority,
-            ),
-            now,
-        )
+        queue = shadows.queue_length(tx) if is_shadow else 0
+        shed = is_shadow and queue >= self.settings.shadow.max_queue
+        jobs.add(tx, _job(study, plan, incomplete), now, shed=shed)
+        if shed:
+            what = f"{model.reference} (shadow): left out, because {queue} job(s) wait for a worker"
+            note(tx, study, Stage.ROUTE, what, now)
         return True
 
     # infer -----------------------------------------------------------------------------------------------------------
@@ -296,7 +295,8 @@ class Pipeline:
         """What the engine is given for a job."""
         with self.ledger.read() as tx:
             chosen = instances.by_ids(tx, job.instance_ids)
-            last = jobs.last_ended(tx, job.study_uid, job.model_name)
+            shadow = job.model_version if job.role is JobRole.SHADOW else None
+            last = jobs.last_ended(tx, job.study_uid, job.model_name, shadow=shadow)
         card = self.cards[job.reference]
         known = None
         if last and last.findings and last.findings.model.model_digest == card.model_digest:
@@ -317,9 +317,9 @@ class Pipeline:
                 self.encoder.drop_outdated(tx, job, owner)
             elif analysis.unchanged:
                 jobs.finish(tx, job.id, owner=owner, state=JobState.UNCHANGED, at=now, timings_s=analysis.timings_s)
-                what = f"{job.reference}: the images are what the model saw before, the earlier result stands"
+                what = f"{job.title}: the images are what the model saw before, the earlier result stands"
                 note(tx, job, Stage.INFER, what, now)
-                conclude(tx, job.study_uid, now)
+                conclude_job(tx, job, now)
             else:
                 jobs.commit_findings(
                     tx,
@@ -332,10 +332,17 @@ class Pipeline:
                     timings_s=analysis.timings_s,
                     at=now,
                 )
-                note(tx, job, Stage.INFER, f"{job.reference}: {_said(analysis)}", now)
+                note(tx, job, Stage.INFER, f"{job.title}: {_said(analysis)}", now)
+                self._end_shadow(tx, job, owner, analysis, now)
             for name, refusal in analysis.skipped:
-                note(tx, job, Stage.INFER, f"{job.reference}: an image was left out: {refusal}", now, name)
+                note(tx, job, Stage.INFER, f"{job.title}: an image was left out: {refusal}", now, name)
             return next(row for row in jobs.of_study(tx, job.study_uid) if row.id == job.id)
+
+    def _end_shadow(self, tx: sa.Connection, job: Job, owner: str, analysis: Analysis, now: datetime) -> None:
+        """What a shadow says is kept with its job, and that is all: nothing is encoded, nothing leaves."""
+        if job.role is JobRole.SHADOW:
+            state = JobState.SUCCEEDED if analysis.findings else JobState.REJECTED
+            jobs.finish(tx, job.id, owner=owner, state=state, at=now, timings_s=analysis.timings_s)
 
     # encode ----------------------------------------------------------------------------------------------------------
 
@@ -346,8 +353,8 @@ class Pipeline:
     def fail(self, tx: sa.Connection, job: Job, owner: str, why: str, now: datetime) -> None:
         """Give a job up that cannot even be told in a result: a person must look (`radnode retry`)."""
         jobs.finish(tx, job.id, owner=owner, state=JobState.FAILED, at=now, timings_s=job.timings_s)
-        note(tx, job, Stage.ENCODE, f"{job.reference}: {why}", now)
-        conclude(tx, job.study_uid, now)
+        note(tx, job, Stage.ENCODE, f"{job.title}: {why}", now)
+        conclude_job(tx, job, now)
 
     def stop_hopeless(self) -> int:
         """Give jobs that ended their worker too often their refusal, or give them up; returns how many there were."""
@@ -355,14 +362,70 @@ class Pipeline:
         with self.ledger.begin() as tx:
             poisonous, unwritable = jobs.poisonous(tx), jobs.unwritable(tx)
             for job in poisonous:
-                jobs.mark_poison(tx, job.id)
-                note(tx, job, Stage.INFER, f"{job.reference}: given up after {job.attempts} attempt(s)", now)
+                if job.role is JobRole.SHADOW:  # nobody waits for a word of it
+                    jobs.give_up(tx, job.id, at=now)
+                else:
+                    jobs.mark_poison(tx, job.id)
+                note(tx, job, Stage.INFER, f"{job.title}: given up after {job.attempts} attempt(s)", now)
             for job in unwritable:
                 jobs.give_up(tx, job.id, at=now)
-                what = f"{job.reference}: writing the result ended its worker repeatedly"
+                what = f"{job.title}: writing the result ended its worker repeatedly"
                 note(tx, job, Stage.ENCODE, what, now)
-                conclude(tx, job.study_uid, now)
+                conclude_job(tx, job, now)
         return len(poisonous) + len(unwritable)
+
+    def shed_shadows(self) -> int:
+        """Drop shadows' jobs that have waited too long, so that their images are not kept for ever."""
+        now = self.ledger.clock()
+        hours = self.settings.shadow.max_wait_hours
+        with self.ledger.read() as tx:
+            late = shadows.waiting(tx, queued_before=now - timedelta(hours=hours), limit=SHED_AT_A_TIME)
+        if not late:
+            return 0
+        with self.ledger.begin() as tx:
+            gone = [job for job in late if shadows.shed(tx, job.id, at=now)]
+            for job in gone:
+                note(tx, job, Stage.INFER, f"{job.title}: dropped, because no worker had time for {hours:g} hours", now)
+        return len(gone)
+
+    # models ----------------------------------------------------------------------------------------------------------
+
+    def enter_first_champions(self) -> tuple[str, ...]:
+        """Names that routes use and that never had a champion get their newest installed version; which they are."""
+        now, entered = self.ledger.clock(), []
+        with self.ledger.begin() as tx:
+            for model in sorted({route.model for route in self.routes.route}):
+                choice = choose(model, read_standings(tx), self.cards)
+                if choice.is_first and choice.serving:
+                    enter_first(tx, choice.serving, now)
+                    entered.append(choice.serving.reference)
+        return tuple(entered)
+
+    def model_faults(self, tx: sa.Connection) -> tuple[str, ...]:
+        """Why a version that is to serve does not: altered, gone, or a worker cannot load it. Shadows are no fault."""
+        known = read_standings(tx)
+        alive_s = self.settings.worker.lease_s
+        loaded = standings.loaded(tx, since=self.ledger.lease_now(tx) - timedelta(seconds=alive_s))
+        return serving_faults([route.model for route in self.routes.route], known, self.cards, loaded)
+
+
+def _job(study: StudyRow, plan: Plan, incomplete: bool) -> NewJob:
+    fault = plan.model.fault
+    return NewJob(
+        study_uid=study.study_uid,
+        revision=study.revision,
+        model_name=plan.model.model_name,
+        model_version=plan.model.model_version,
+        model_digest=plan.model.model_digest,
+        role=plan.role,
+        route=plan.route.name,
+        destinations=() if plan.role is JobRole.SHADOW else plan.route.destinations,
+        instance_ids=tuple(chosen.instance_id for chosen in plan.instances),
+        sources_digest=plan.sources_digest,
+        incomplete=incomplete,
+        priority=plan.priority,
+        refusal=Refusal(reason=Reason.MODEL_FAILED, detail=fault) if fault else None,
+    )
 
 
 def _candidates(arrived: Sequence[StoredInstance]) -> list[Candidate]:

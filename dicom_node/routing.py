@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicom_node.facts import InstanceFacts
+from dicom_node.serving import Standings, Version, choose
+from dicom_node.states import JobRole
 from inference.findings import SopUid
 from models.card import ModelCard
 
@@ -54,7 +56,7 @@ class Route(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=64)
-    model: str = Field(min_length=1, description="name, or name@version to pin one")
+    model: str = Field(min_length=1, description="name: its champion; or name@version to pin one")
     destinations: tuple[str, ...] = Field(min_length=1)
     match: RouteMatch = RouteMatch()
     priority: int = Field(default=0, ge=-10, le=10, description="higher goes first; urgent studies gain 5 more")
@@ -80,6 +82,7 @@ class Routes(BaseModel):
 
 
 URGENT_PRIORITY = 5
+SHADOW_PRIORITY = -20  # below every route's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,10 +99,12 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """One model on the chosen images of a study."""
+    """One version of a model on the chosen images of a study; with a fault of the version, only to say so."""
 
     route: Route
-    card: ModelCard
+    model: Version
+    role: JobRole = JobRole.CHAMPION
+    is_first: bool = False  # the version becomes champion with this study
     instances: tuple[Candidate, ...]
     priority: int
 
@@ -112,7 +117,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Routing:
-    """What routing decided, and every rule's answer in the file's order (`trace`)."""
+    """What routing decided (a shadow's plan follows the one it accompanies), and every rule's answer (`trace`)."""
 
     plans: tuple[Plan, ...]
     trace: tuple[str, ...]
@@ -142,7 +147,9 @@ def read_routes(path: Path) -> Routes:
         raise RoutesError(f"{path}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error
 
 
-def route_study(candidates: Sequence[Candidate], routes: Routes, cards: Sequence[ModelCard]) -> Routing:
+def route_study(
+    candidates: Sequence[Candidate], routes: Routes, cards: Mapping[str, ModelCard], known: Standings
+) -> Routing:
     """Match every rule against every image; of several rules for one model the first that matches counts.
 
     Parameters
@@ -151,8 +158,10 @@ def route_study(candidates: Sequence[Candidate], routes: Routes, cards: Sequence
         The study's analysable images.
     routes : Routes
         The rules.
-    cards : sequence of ModelCard
-        The installed models.
+    cards : mapping of str to ModelCard
+        The installed models by reference.
+    known : Standings
+        Which of them are champions and shadows.
     """
     plans: list[Plan] = []
     trace: list[str] = []
@@ -161,24 +170,41 @@ def route_study(candidates: Sequence[Candidate], routes: Routes, cards: Sequence
         if not chosen:
             trace.append(f"route {route.name}: no image matches ({stumbled})")
             continue
-        card = _card_for(route, cards)
-        if card is None:
-            trace.append(f"route {route.name} matches {len(chosen)} image(s), but model {route.model} is not installed")
+        choice = choose(route.model, known, cards)
+        if choice.serving is None:
+            trace.append(f"route {route.name} matches {len(chosen)} image(s), but {choice.why_not}")
             continue
-        if any(plan.card.identity.name == card.identity.name for plan in plans):
-            trace.append(f"route {route.name}: an earlier route already sends the study to {card.identity.name}")
+        if any(plan.model.model_name == choice.serving.model_name for plan in plans):
+            trace.append(f"route {route.name}: an earlier route already sends the study to {choice.serving.model_name}")
             continue
-        meant = _within_intended_use(chosen, card)
-        priority = route.priority + (URGENT_PRIORITY if any(image.facts.urgent for image in meant) else 0)
-        plans.append(Plan(route=route, card=card, instances=meant, priority=priority))
-        trace.append(f"route {route.name}: {len(meant)} of {len(candidates)} image(s) go to {card.reference}")
+        plan = _plan(route, choice.serving, chosen, is_first=choice.is_first)
+        shadows = [_shadow(route, shadow, chosen) for shadow in choice.shadows if shadow.card]
+        plans += [plan, *shadows]
+        trace.append(_told(plan, len(candidates)))
+        trace += [_told_of_shadow(route, shadow) for shadow in choice.shadows]
     return Routing(plans=tuple(plans), trace=tuple(trace))
 
 
-def _card_for(route: Route, cards: Sequence[ModelCard]) -> ModelCard | None:
-    name, _, version = route.model.partition("@")
-    fitting = [card for card in cards if card.identity.name == name and version in ("", card.identity.version)]
-    return max(fitting, key=lambda card: tuple(map(int, card.identity.version.split("."))), default=None)
+def _plan(route: Route, model: Version, chosen: Sequence[Candidate], *, is_first: bool) -> Plan:
+    meant = _within_intended_use(chosen, model.card) if model.card else tuple(chosen)
+    priority = route.priority + (URGENT_PRIORITY if any(image.facts.urgent for image in meant) else 0)
+    return Plan(route=route, model=model, is_first=is_first, instances=meant, priority=priority)
+
+
+def _shadow(route: Route, model: Version, chosen: Sequence[Candidate]) -> Plan:
+    assert model.card is not None, "a shadow with a fault is left out"
+    meant = _within_intended_use(chosen, model.card)
+    return Plan(route=route, model=model, role=JobRole.SHADOW, instances=meant, priority=SHADOW_PRIORITY)
+
+
+def _told_of_shadow(route: Route, shadow: Version) -> str:
+    told = f"route {route.name}: {shadow.reference} looks on as a shadow"
+    return told.replace("looks on as a shadow", f"is left out: {shadow.fault}") if shadow.fault else told
+
+
+def _told(plan: Plan, of: int) -> str:
+    told = f"route {plan.route.name}: {len(plan.instances)} of {of} image(s) go to {plan.model.reference}"
+    return f"{told}, which must not run: {plan.model.fault}" if plan.model.fault else told
 
 
 def _match(candidates: Sequence[Candidate], route: Route) -> tuple[tuple[Candidate, ...], str]:

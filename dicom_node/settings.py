@@ -104,6 +104,17 @@ class WorkerSettings(_Section):
     """How often to ask the ledger for jobs."""
 
 
+class ShadowSettings(_Section):
+    """Shadows: versions that run beside the champion, for comparison only, when no champion has work."""
+
+    max_queue: int = Field(default=200, ge=0)
+    """With so many jobs waiting for a worker a new study gets no shadow; its account says so. 0: never a shadow."""
+    max_wait_hours: float = Field(default=24.0, gt=0)
+    """A shadow's job that waited so long is dropped. Until then it keeps its study's images from being evicted."""
+    max_in_flight: int = Field(default=2, ge=1, le=256)
+    """Studies that a worker holds for shadows at a time: few, so that a champion's study finds room at once."""
+
+
 class DeliverySettings(_Section):
     """How results leave."""
 
@@ -153,13 +164,14 @@ class Settings(_Section):
     routes_file: Path | None = None
     """Routing rules; absent: every study ends as NO_ROUTE. Relative to the settings file."""
     accept_research: bool = True
-    """Run models whose card says research; their results carry the warning."""
+    """Run models whose card says research or demonstration; their results carry the warning."""
     receiver: ReceiverSettings = ReceiverSettings()
     storage: StorageSettings = StorageSettings()
     assembly: AssemblyRules = AssemblyRules()
     ledger: LedgerSettings = LedgerSettings()
     models: ModelsSettings = ModelsSettings()
     worker: WorkerSettings = WorkerSettings()
+    shadow: ShadowSettings = ShadowSettings()
     delivery: DeliverySettings = DeliverySettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()

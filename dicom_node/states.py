@@ -41,6 +41,14 @@ class JobState(StrEnum):
     OUTDATED = "outdated"  # a later revision of the study has a job of its own: nothing is written for this one
     REJECTED = "rejected"  # not analysed, for a named reason; the reason is a result
     FAILED = "failed"  # could not even be told in a result: a person must look
+    SHED = "shed"  # a shadow's job that was dropped: the queue was long, or it had waited too long
+
+
+class JobRole(StrEnum):
+    """Whether what a job says is for people or for comparison."""
+
+    CHAMPION = "champion"  # its result is written and delivered: the champion's, or that of the version a route pins
+    SHADOW = "shadow"  # its Findings are kept in the ledger only; it never touches the study's state or results
 
 
 class JobStage(StrEnum):
@@ -50,6 +58,26 @@ class JobStage(StrEnum):
     LOAD = "load"  # decode and preprocess
     INFER = "infer"  # waits for its batch or is inferred
     ENCODE = "encode"  # findings are committed, results are being written
+
+
+class Standing(StrEnum):
+    """What a version of a model is to this node; `radnode models` changes it."""
+
+    CANDIDATE = "candidate"  # installed and known, does nothing; every version begins so
+    SHADOW = "shadow"  # runs beside the serving version on the same studies; what it says stays in the ledger
+    CHAMPION = "champion"  # the one version of its name that serves routes which pin none
+    RETIRED = "retired"  # withdrawn by a person: runs nowhere, not even where a route pins it
+
+
+class StandingAction(StrEnum):
+    """Why the standing of a version changed."""
+
+    FIRST_START = "first_start"  # a route named the model and no version of it had ever been champion
+    SHADOW = "shadow"  # a person had it run beside the champion
+    PROMOTE = "promote"  # a person made it champion by an evaluation report, in place of the one before
+    ROLLBACK = "rollback"  # a person put the champion before back
+    RETIRE = "retire"  # a person withdrew it
+    CANDIDATE = "candidate"  # a person took a shadow or a retired version back to candidate
 
 
 class DeliveryState(StrEnum):

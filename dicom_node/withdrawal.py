@@ -77,7 +77,7 @@ def write_rejection(encoder: Encoder, row: results.ResultSetRow, reason: str) ->
             source=source,
             withdrawn=row.references,
             reason=Withdrawal(reason),
-            card=encoder.cards.get(spoken_by.reference),
+            card=encoder.card_of(spoken_by),
             profile=encoder.profile(row.profile),
             content_time=encoder.ledger.clock(),
         )

@@ -15,18 +15,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from queue import Empty, SimpleQueue
-from typing import Literal
 
 import sqlalchemy as sa
 import structlog
 
-from dicom_node.ledger import jobs
+from dicom_node.building import ModelFolders
+from dicom_node.ledger import jobs, standings
 from dicom_node.ledger.jobs import Job, LeaseLost
 from dicom_node.pipeline import Pipeline
 from dicom_node.settings import WorkerSettings
-from dicom_node.states import JobStage, JobState
+from dicom_node.states import JobRole, JobStage, JobState
 from dicom_node.store import StoreError
-from inference.engine import Analysis, Engine, EngineSettings
+from dicom_node.warm_models import WarmModels
+from inference.engine import Analysis, EngineSettings
 from inference.refusals import Reason, Refusal
 from inference.runtimes.base import DeviceOutOfMemory, Network
 from models.registry import InstalledModel
@@ -36,9 +37,7 @@ log = structlog.get_logger(__name__)
 EXIT_RESTART = 75  # the device is out of memory: start this worker afresh (EX_TEMPFAIL)
 ENCODER_THREADS = 2
 PAUSE_S = 2.0  # before the next claim when the disk does not take results
-GPU_BATCH = 8
 _STAGES = {"load": JobStage.LOAD, "infer": JobStage.INFER}
-_Device = Literal["auto", "cpu", "cuda"]
 
 
 class Worker:
@@ -49,11 +48,13 @@ class Worker:
     pipeline : Pipeline
         The stages, over the shared ledger and store.
     models : sequence of InstalledModel
-        What this worker can run; kept warm.
+        What is installed; what serves is kept warm.
     owner : str
         Name under which it holds leases, unique per process: ``node:worker:pid``.
     networks : callable, optional
         Opens a model's network, as `inference.engine.Engine` takes it; else the card's own runtime.
+    folders : ModelFolders, optional
+        Looked at for new versions while the worker runs.
     """
 
     def __init__(
@@ -63,13 +64,12 @@ class Worker:
         owner: str,
         *,
         networks: Callable[[InstalledModel, EngineSettings], Network] | None = None,
+        folders: ModelFolders | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self._networks = networks
         self.owner = owner
         self.settings: WorkerSettings = pipeline.settings.worker
-        self._models = models
-        self._engines: dict[_Device, Engine] = {}
+        self._warm = WarmModels(pipeline, models, owner, networks=networks, folders=folders)
         self._held: dict[int, Job] = {}
         self._ended: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._encoders = ThreadPoolExecutor(ENCODER_THREADS, thread_name_prefix="encode")
@@ -80,11 +80,11 @@ class Worker:
         """Work until `stop` is set, then finish what is held; returns the exit status for the process."""
         import dicom_node.results.result_set  # noqa: F401  the writers too are warm before the first claim
 
-        self._engine(self.settings.device)
+        self._warm.start(stop)
         beat = threading.Thread(target=self._keep_leases, args=(stop,), name="leases", daemon=True)
         beat.start()
         log.info("worker ready", owner=self.owner)
-        while self._out_of_memory is None and not (stop.is_set() and not self._held):
+        while not self._must_restart and not (stop.is_set() and not self._held):
             try:
                 if not stop.is_set():
                     self._claim()
@@ -92,43 +92,42 @@ class Worker:
             except sa.exc.DBAPIError as error:  # the ledger is away: everything stays as it is until it comes back
                 log.warning("ledger not reachable", stage="work", owner=self.owner, exc_info=error)
                 time.sleep(PAUSE_S)
-        for engine in self._engines.values():
-            engine.close()
+        self._warm.close()
         self._encoders.shutdown(wait=True)
-        return self._hand_back() if self._out_of_memory else 0
+        return self._hand_back() if self._must_restart else 0
 
-    def _engine(self, device: _Device) -> Engine:
-        if device not in self._engines:
-            self._engines[device] = Engine(
-                self._models,
-                settings=EngineSettings(
-                    max_batch=self.settings.max_batch or GPU_BATCH,
-                    max_delay_s=self.settings.max_delay_s,
-                    loader_threads=self.settings.loader_threads,
-                    device=device,
-                    runtime=self.settings.runtime,
-                ),
-                networks=self._networks,
-            )
-            for reference, fault in self._engines[device].faults.items():
-                log.error("a model cannot be loaded", alarm=True, model=reference, fault=fault)
-        return self._engines[device]
+    @property
+    def _must_restart(self) -> bool:
+        return self._out_of_memory is not None or self._warm.no_room
 
     # claiming --------------------------------------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        room = self.settings.max_jobs_in_flight - len(self._held)
-        paused = time.monotonic() < self._claim_again_at
-        if paused or room <= 0 or any(job.runs_alone for job in self._held.values()):
+        if time.monotonic() < self._claim_again_at:
             return
-        claimed: tuple[Job, ...] = ()
-        if not self._alone_is_due():
-            claimed = self._take(room, alone=False)
-        if not claimed and not self._held:
-            claimed = self._take(1, alone=True)
-        for job in claimed:
+        for job in self._claim_champions() or self._claim_shadows():
             self._held[job.id] = job
             self._begin(job)
+
+    def _claim_champions(self) -> tuple[Job, ...]:
+        """What people wait for. Shadows take none of its room, and one that runs alone does not hold it up."""
+        champions = [job for job in self._held.values() if job.role is JobRole.CHAMPION]
+        room = self.settings.max_jobs_in_flight - len(champions)
+        if room <= 0 or any(job.runs_alone for job in champions):
+            return ()
+        claimed = () if self._alone_is_due() else self._take(room, alone=False)
+        return claimed if claimed or self._held else self._take(1, alone=True)
+
+    def _claim_shadows(self) -> tuple[Job, ...]:
+        """A few shadows, when no champion has work, held or waiting."""
+        room = self.pipeline.settings.shadow.max_in_flight - len(self._held)
+        if room <= 0 or any(job.role is JobRole.CHAMPION or job.runs_alone for job in self._held.values()):
+            return ()
+        with self.pipeline.ledger.read() as tx:
+            if jobs.any_queued(tx, JobRole.CHAMPION):
+                return ()
+        claimed = self._take(room, alone=False, role=JobRole.SHADOW)
+        return claimed if claimed or self._held else self._take(1, alone=True, role=JobRole.SHADOW)
 
     def _alone_is_due(self) -> bool:
         """Whether a job that runs alone has waited long enough: then nothing else is begun until it had its turn."""
@@ -137,10 +136,10 @@ class Worker:
             since = jobs.alone_since(tx)
         return since is not None and (ledger.clock() - since).total_seconds() > self.settings.ageing_s
 
-    def _take(self, limit: int, *, alone: bool) -> tuple[Job, ...]:
+    def _take(self, limit: int, *, alone: bool, role: JobRole = JobRole.CHAMPION) -> tuple[Job, ...]:
         ledger = self.pipeline.ledger
         with ledger.read() as tx:  # a look without the write lock: most polls find nothing
-            if not jobs.any_queued(tx):
+            if not jobs.any_queued(tx, role):
                 return ()
         with ledger.begin() as tx:
             return jobs.claim(
@@ -151,31 +150,52 @@ class Worker:
                 limit=limit,
                 ageing_s=self.settings.ageing_s,
                 alone=alone,
+                role=role,
             )
 
     def _begin(self, job: Job) -> None:
         """Where a job goes on: at the engine, or at encoding when its findings or its refusal are known already."""
-        if job.refusal is None and job.reference not in self.pipeline.cards:
-            refusal = Refusal(reason=Reason.NO_ROUTE, detail=f"model {job.reference} is no longer installed")
-            self._analysed(job, Analysis(refusal=refusal))
+        gone = self._why_gone(job) if job.refusal is None else None
+        if gone is not None:
+            self._analysed(job, Analysis(refusal=gone))
             return
         if job.findings is not None or job.refusal is not None:
             self._encode_later(job)
             return
-        engine = self._engine("cpu" if job.device == "cpu" else self.settings.device)
-        future = engine.submit(
-            job.reference,
-            self.pipeline.study_input(job),
-            max_batch=self._largest_batch(job, engine),
-            on_stage=lambda stage: self._mark(job, stage),
-        )
+        try:
+            future = self._warm.submit(
+                job,
+                "cpu" if job.device == "cpu" else self.settings.device,
+                max_batch=lambda on_cpu: self._largest_batch(job, on_cpu=on_cpu),
+                on_stage=lambda stage: self._mark(job, stage),
+            )
+        except DeviceOutOfMemory as error:
+            self._no_room(job, error)
+            return
         future.add_done_callback(lambda done: self._ended.put(lambda: self._inferred(job, done)))
 
-    def _largest_batch(self, job: Job, engine: Engine) -> int | None:
+    def _why_gone(self, job: Job) -> Refusal | None:
+        """Why the model that was meant when the study was routed cannot run; None when it can."""
+        card = self.pipeline.cards.get(job.reference)
+        if card is None:
+            return Refusal(reason=Reason.NO_ROUTE, detail=f"model {job.reference} is no longer installed")
+        if card.model_digest != job.model_digest:
+            altered = f"{job.reference} was altered after the study was routed to it: a change is a new version"
+            return Refusal(reason=Reason.MODEL_FAILED, detail=altered)
+        return None
+
+    def _no_room(self, job: Job, error: DeviceOutOfMemory) -> None:
+        """The device is full: a shadow gives way, for a champion this process ends and another one begins afresh."""
+        if job.role is JobRole.SHADOW:
+            detail = f"{job.reference} has no room on the device: {error}"
+            self._analysed(job, Analysis(refusal=Refusal(reason=Reason.MODEL_FAILED, detail=detail)))
+        else:
+            self._out_of_memory = job
+
+    def _largest_batch(self, job: Job, *, on_cpu: bool) -> int | None:
         """1 for a job that must run alone, and on a CPU unless the settings say otherwise; None: the engine's."""
         if job.runs_alone:
             return 1
-        on_cpu = engine.devices.get(job.reference) == "cpu"
         return 1 if job.max_batch is None and self.settings.max_batch is None and on_cpu else job.max_batch
 
     def _mark(self, job: Job, stage: str) -> None:
@@ -202,7 +222,7 @@ class Worker:
         if error is None:
             self._analysed(job, done.result())
         elif isinstance(error, DeviceOutOfMemory):
-            self._out_of_memory = job
+            self._no_room(job, error)
         else:
             self._drop(job, error)
 
@@ -283,6 +303,7 @@ class Worker:
                     now = self.pipeline.ledger.lease_now(tx)
                     until = now + timedelta(seconds=self.settings.lease_s)
                     jobs.extend_leases(tx, owner=self.owner, until=until)
+                    standings.renew_loaded(tx, self.owner, now)
             except Exception as error:  # noqa: BLE001  the edge of this loop: an unreachable ledger comes back
                 log.warning("leases not extended", stage="lease", owner=self.owner, error=type(error).__name__)
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 import structlog
 
 from dicom_node.clock import SteadyClock
-from dicom_node.ledger import Ledger, jobs
+from dicom_node.ledger import Ledger, jobs, standings
 from dicom_node.settings import Settings
 from dicom_node.worker import EXIT_RESTART, owner_name
 
@@ -143,6 +143,7 @@ class WorkerPool:
         asked = dead.process.exitcode == EXIT_RESTART
         with self._ledger.begin() as tx:
             held = jobs.release(tx, owner_prefix=dead.owner, interrupted=False)
+            standings.forget_loaded(tx, dead.owner)
         del self._running[dead.number]
         dead.lifeline.close()
         self._restarts += 1
@@ -186,7 +187,7 @@ def _resident_bytes(pid: int | None) -> int:
 
 def work(lifeline: Connection, settings: Settings, clock: SteadyClock, pool_name: str, number: int) -> None:
     """Entry point of a worker process; `lifeline` ends when the parent stops it or is gone."""
-    from dicom_node.building import build_pipeline, installed
+    from dicom_node.building import ModelFolders, build_pipeline, installed
     from dicom_node.log import set_up_logging
     from dicom_node.worker import Worker
 
@@ -196,9 +197,10 @@ def work(lifeline: Connection, settings: Settings, clock: SteadyClock, pool_name
     stop = threading.Event()
     threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
     try:
+        folders = ModelFolders(settings)  # before the first look at what is installed: nothing is missed
         models = installed(settings)
         pipeline = build_pipeline(settings, clock, models)
-        status = Worker(pipeline, models, owner_name(pool_name, number)).run(stop)
+        status = Worker(pipeline, models, owner_name(pool_name, number), folders=folders).run(stop)
     except Exception:  # the process ends here: Python itself would print the error with its text
         log.exception("worker ends")
         status = 1

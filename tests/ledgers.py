@@ -126,6 +126,7 @@ def add_job(ledger: Ledger, *, study: str = STUDY, at: datetime | None = None, *
         "revision": 1,
         "model_name": "toy-opacity",
         "model_version": "1.0.0",
+        "model_digest": "m" * 64,
         "route": "chest",
         "destinations": ("pacs",),
         "instance_ids": (1,),

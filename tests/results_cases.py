@@ -62,8 +62,8 @@ def make_card(*, cancer: bool = False, version: str = "1.2.0") -> ModelCard:
                 "licence": "Apache-2.0",
             },
             "weights": [{"runtime": "onnx", "file": "model.onnx", "sha256": "a" * 64}],
-            "input": {"height": 384, "width": 384},
-            "output": {"stride": 8},
+            "input": {"kind": "projection", "height": 384, "width": 384},
+            "output": {"kind": "center_heatmap", "stride": 8},
             "labels": [
                 {
                     "key": "mass" if cancer else "opacity",

@@ -8,6 +8,7 @@ import click
 
 from dicom_node.commands.context import fail, json_option, load_settings, write_json
 from dicom_node.routing import Candidate
+from dicom_node.states import JobRole
 from inference.findings import StudyUid
 
 CALLING_AE = "DRY-RUN"
@@ -21,18 +22,20 @@ CALLING_AE = "DRY-RUN"
 @click.pass_context
 def route(ctx: click.Context, folder: Path, explain: bool, calling_ae: str, json_to: str | None) -> None:
     """Say which model and destinations each study under FOLDER would go to."""
-    from dicom_node.building import installed
+    from dicom_node.building import installed, standings_if_any
     from dicom_node.routing import Routes, RoutesError, read_routes, route_study
+    from dicom_node.serving import accepted_cards
 
     settings = load_settings(ctx)
     try:
         routes = read_routes(settings.routes_file) if settings.routes_file else Routes()
     except RoutesError as error:
         fail(str(error))
-    cards = [model.card for model in installed(settings)]
+    cards = accepted_cards(installed(settings), accept_research=settings.accept_research)
+    known = standings_if_any(settings)
     answers: list[dict[str, object]] = []
     for study_uid, (candidates, set_aside) in _studies(folder, calling_ae).items():
-        routing = route_study(candidates, routes, cards)
+        routing = route_study(candidates, routes, cards, known)
         answers.append(
             {
                 "study_uid": study_uid,
@@ -41,7 +44,8 @@ def route(ctx: click.Context, folder: Path, explain: bool, calling_ae: str, json
                 "plans": [
                     {
                         "route": plan.route.name,
-                        "model": plan.card.reference,
+                        "model": plan.model.reference,
+                        "role": plan.role,
                         "images": len(plan.instances),
                         "destinations": list(plan.route.destinations),
                         "priority": plan.priority,
@@ -63,6 +67,9 @@ def _print(answer: dict[str, object], explain: bool) -> None:
     plans, trace, set_aside = answer["plans"], answer["trace"], answer["set_aside"]
     assert isinstance(plans, list) and isinstance(trace, list) and isinstance(set_aside, list)
     for plan in plans:
+        if plan["role"] == JobRole.SHADOW:
+            click.echo(f"  → {plan['model']} as a shadow: nothing of it leaves the node")
+            continue
         click.echo(f"  → {plan['model']} by route {plan['route']}, results to {', '.join(plan['destinations'])}")
     if not plans:
         click.echo("  no route")

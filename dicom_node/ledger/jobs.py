@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from dicom_node.ledger.schema import job
-from dicom_node.states import JobStage, JobState
+from dicom_node.states import JobRole, JobStage, JobState
 from inference.findings import Findings, StudyUid
 from inference.refusals import Reason, Refusal
 
@@ -37,6 +37,8 @@ class NewJob:
     revision: int
     model_name: str
     model_version: str
+    model_digest: str
+    role: JobRole = JobRole.CHAMPION
     route: str
     destinations: tuple[str, ...]
     instance_ids: tuple[int, ...]
@@ -55,6 +57,8 @@ class Job:
     revision: int
     model_name: str
     model_version: str
+    model_digest: str
+    role: JobRole
     route: str
     destinations: tuple[str, ...]
     instance_ids: tuple[int, ...]
@@ -83,42 +87,51 @@ class Job:
         return f"{self.model_name}@{self.model_version}"
 
     @property
+    def title(self) -> str:
+        """The model as the account of a study calls it: a shadow says that it is one."""
+        return f"{self.reference} (shadow)" if self.role is JobRole.SHADOW else self.reference
+
+    @property
     def runs_alone(self) -> bool:
         """Whether it once ended its worker: then it shares neither batch nor process with other studies."""
         return self.attempts > 1 or self.interruptions > MAX_ATTEMPTS
 
 
-def add(tx: sa.Connection, new: NewJob, now: datetime) -> None:
-    """Queue a job."""
+def add(tx: sa.Connection, new: NewJob, now: datetime, *, shed: bool = False) -> None:
+    """Queue a job; with `shed` only write down that there was to be one."""
     tx.execute(
         job.insert().values(
             study_uid=new.study_uid,
             revision=new.revision,
             model_name=new.model_name,
             model_version=new.model_version,
+            model_digest=new.model_digest,
+            role=new.role,
             route=new.route,
             destinations=list(new.destinations),
             instance_ids=list(new.instance_ids),
             sources_digest=new.sources_digest,
             incomplete=new.incomplete,
             priority=new.priority,
-            state=JobState.QUEUED,
+            state=JobState.SHED if shed else JobState.QUEUED,
             queued_at=now,
+            finished_at=now if shed else None,
             refusal_reason=new.refusal.reason if new.refusal else None,
             refusal_detail=new.refusal.detail if new.refusal else None,
         )
     )
 
 
-def any_queued(tx: sa.Connection) -> bool:
-    """Whether a job waits for a worker."""
-    return tx.execute(sa.select(job.c.id).where(job.c.state == JobState.QUEUED).limit(1)).first() is not None
+def any_queued(tx: sa.Connection, role: JobRole = JobRole.CHAMPION) -> bool:
+    """Whether a job of this role waits for a worker."""
+    waiting = sa.select(job.c.id).where(job.c.state == JobState.QUEUED, job.c.role == role)
+    return tx.execute(waiting.limit(1)).first() is not None
 
 
 def alone_since(tx: sa.Connection) -> datetime | None:
-    """Since when the oldest job waits that has to run alone; None when there is none."""
+    """Since when the oldest job waits that has to run alone; None when there is none. Shadows have no turn to claim."""
     query = sa.select(sa.func.min(job.c.queued_at)).where(
-        job.c.state == JobState.QUEUED, _ONCE_FAILED, sa.not_(_TOO_OFTEN)
+        job.c.state == JobState.QUEUED, job.c.role == JobRole.CHAMPION, _ONCE_FAILED, sa.not_(_TOO_OFTEN)
     )
     since: datetime | None = tx.execute(query).scalar_one()
     return since
@@ -133,6 +146,7 @@ def claim(
     limit: int,
     ageing_s: float,
     alone: bool,
+    role: JobRole = JobRole.CHAMPION,
 ) -> tuple[Job, ...]:
     """Take up to `limit` queued jobs: urgent first, and one step of priority gained per `ageing_s` of waiting.
 
@@ -144,7 +158,7 @@ def claim(
     lane = _ONCE_FAILED if alone else sa.not_(_ONCE_FAILED)
     query = (
         sa.select(job.c.id)
-        .where(job.c.state == JobState.QUEUED, lane, sa.not_(_TOO_OFTEN))
+        .where(job.c.state == JobState.QUEUED, job.c.role == role, lane, sa.not_(_TOO_OFTEN))
         .order_by(rank.desc(), job.c.id)
         .limit(1 if alone else limit)
     )
@@ -166,7 +180,7 @@ def claim(
         )
     )
     rows = tx.execute(sa.select(job).where(job.c.id.in_(ids), job.c.lease_owner == owner))
-    found = {row.id: _row(row) for row in rows}
+    found = {row.id: from_row(row) for row in rows}
     return tuple(found[job_id] for job_id in ids if job_id in found)
 
 
@@ -283,7 +297,7 @@ def release(tx: sa.Connection, *, owner_prefix: str, interrupted: bool) -> int:
     """Queue again what owners with this prefix held.
 
     With `interrupted` (the whole node stopped) the attempt is not held against the study; else (its worker alone died)
-    it is.
+    it is, unless the worker held a shadow too: then the shadow alone is blamed.
     """
     mine = (job.c.state == JobState.RUNNING, job.c.lease_owner.startswith(owner_prefix, autoescape=True))
     return _queue_again(tx, mine, interrupted)
@@ -295,27 +309,27 @@ def release_expired(tx: sa.Connection, now: datetime) -> int:
 
 
 def _queue_again(tx: sa.Connection, which: Sequence[sa.ColumnElement[bool]], interrupted: bool) -> int:
-    values: dict[str, object] = {
-        "state": JobState.QUEUED,
-        "stage": None,
-        "lease_owner": None,
-        "lease_until": None,
-    }
+    back: dict[str, object] = {"state": JobState.QUEUED, "stage": None, "lease_owner": None, "lease_until": None}
+    unblamed = back | {"attempts": job.c.attempts - 1, "interruptions": job.c.interruptions + 1}
     if interrupted:
-        values |= {"attempts": job.c.attempts - 1, "interruptions": job.c.interruptions + 1}
-    return tx.execute(job.update().where(*which).values(**values)).rowcount
+        return tx.execute(job.update().where(*which).values(**unblamed)).rowcount
+    shadowing = sa.select(job.c.lease_owner).where(*which, job.c.role == JobRole.SHADOW)
+    owners = list(tx.execute(shadowing).scalars())
+    beside = (*which, job.c.role == JobRole.CHAMPION, job.c.lease_owner.in_(owners))
+    spared = tx.execute(job.update().where(*beside).values(**unblamed)).rowcount if owners else 0
+    return spared + tx.execute(job.update().where(*which).values(**back)).rowcount
 
 
 def poisonous(tx: sa.Connection) -> tuple[Job, ...]:
     """Queued jobs that have ended their worker too often; they get no further attempt."""
     query = sa.select(job).where(job.c.state == JobState.QUEUED, _TOO_OFTEN, job.c.refusal_reason.is_(None))
-    return tuple(map(_row, tx.execute(query)))
+    return tuple(map(from_row, tx.execute(query)))
 
 
 def unwritable(tx: sa.Connection) -> tuple[Job, ...]:
     """Queued jobs that ended their worker too often though only a refusal was to be written: a person must look."""
     query = sa.select(job).where(job.c.state == JobState.QUEUED, _TOO_OFTEN, job.c.refusal_reason.is_not(None))
-    return tuple(map(_row, tx.execute(query)))
+    return tuple(map(from_row, tx.execute(query)))
 
 
 def give_up(tx: sa.Connection, job_id: int, *, at: datetime) -> None:
@@ -346,44 +360,58 @@ def mark_poison(tx: sa.Connection, job_id: int) -> None:
 
 def running(tx: sa.Connection) -> tuple[Job, ...]:
     """Jobs that a worker holds now."""
-    return tuple(map(_row, tx.execute(sa.select(job).where(job.c.state == JobState.RUNNING))))
+    return tuple(map(from_row, tx.execute(sa.select(job).where(job.c.state == JobState.RUNNING))))
 
 
 def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
     """All jobs of a study, oldest first."""
-    return tuple(map(_row, tx.execute(sa.select(job).where(job.c.study_uid == study_uid).order_by(job.c.id))))
+    return tuple(map(from_row, tx.execute(sa.select(job).where(job.c.study_uid == study_uid).order_by(job.c.id))))
 
 
 def newest_of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[Job, ...]:
-    """The newest job of each model on this study."""
-    return tuple({found.model_name: found for found in of_study(tx, study_uid)}.values())
+    """The newest job of each model on this study; shadows are nobody's result."""
+    mine = (found for found in of_study(tx, study_uid) if found.role is JobRole.CHAMPION)
+    return tuple({found.model_name: found for found in mine}.values())
 
 
-def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:
-    """The newest job of this model on this study that gave a result of its own: succeeded or rejected."""
-    return _newest(tx, study_uid, model_name, (JobState.SUCCEEDED, JobState.REJECTED))
+def last_ended(tx: sa.Connection, study_uid: StudyUid, model_name: str, *, shadow: str | None = None) -> Job | None:
+    """The newest job of this model on this study that gave a result of its own: succeeded or rejected.
+
+    `shadow` is the version of a shadow; its jobs are those of that version alone.
+    """
+    return _newest(tx, study_uid, model_name, shadow, (JobState.SUCCEEDED, JobState.REJECTED))
 
 
-def last_begun(tx: sa.Connection, study_uid: StudyUid, model_name: str) -> Job | None:
+def last_begun(tx: sa.Connection, study_uid: StudyUid, model_name: str, *, shadow: str | None = None) -> Job | None:
     """As `last_ended`, or the job that a worker holds now, whichever is newer."""
-    return _newest(tx, study_uid, model_name, (JobState.SUCCEEDED, JobState.REJECTED, JobState.RUNNING))
+    return _newest(tx, study_uid, model_name, shadow, (JobState.SUCCEEDED, JobState.REJECTED, JobState.RUNNING))
 
 
-def _newest(tx: sa.Connection, study_uid: StudyUid, model_name: str, states: Sequence[JobState]) -> Job | None:
+def _newest(
+    tx: sa.Connection, study_uid: StudyUid, model_name: str, shadow: str | None, states: Sequence[JobState]
+) -> Job | None:
     query = (
         sa.select(job)
-        .where(job.c.study_uid == study_uid, job.c.model_name == model_name, job.c.state.in_(states))
+        .where(job.c.study_uid == study_uid, *_line(model_name, shadow), job.c.state.in_(states))
         .order_by(job.c.id.desc())
         .limit(1)
     )
     row = tx.execute(query).first()
-    return _row(row) if row else None
+    return from_row(row) if row else None
+
+
+def _line(model_name: str, shadow: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    """Jobs that replace each other: those of a name's champions, or those of one shadow version."""
+    if shadow is None:
+        return (job.c.model_name == model_name, job.c.role == JobRole.CHAMPION)
+    return (job.c.model_name == model_name, job.c.role == JobRole.SHADOW, job.c.model_version == shadow)
 
 
 def is_overtaken(tx: sa.Connection, old: Job) -> bool:
     """Whether a later revision of the study has a job of the same model: `old` must not replace its result."""
+    shadow = old.model_version if old.role is JobRole.SHADOW else None
     query = sa.select(job.c.id).where(
-        job.c.study_uid == old.study_uid, job.c.model_name == old.model_name, job.c.revision > old.revision
+        job.c.study_uid == old.study_uid, *_line(old.model_name, shadow), job.c.revision > old.revision
     )
     return tx.execute(query.limit(1)).first() is not None
 
@@ -428,13 +456,14 @@ def open_for_unknown_destinations(tx: sa.Connection, known: Collection[str]) -> 
     return dict(Counter(name for names in tx.execute(open_jobs).scalars() for name in names if name not in known))
 
 
-def count_by_state(tx: sa.Connection) -> dict[JobState, int]:
-    """How many jobs are in each state."""
-    rows = tx.execute(sa.select(job.c.state, sa.func.count()).group_by(job.c.state))
-    return {JobState(state): count for state, count in rows}
+def count_by_state(tx: sa.Connection) -> dict[tuple[JobRole, JobState], int]:
+    """How many jobs of each role are in each state."""
+    rows = tx.execute(sa.select(job.c.role, job.c.state, sa.func.count()).group_by(job.c.role, job.c.state))
+    return {(JobRole(role), JobState(state)): count for role, state, count in rows}
 
 
-def _row(row: sa.Row[tuple[object, ...]]) -> Job:
+def from_row(row: sa.Row[tuple[object, ...]]) -> Job:
+    """The job of a whole row of the table."""
     values = row._mapping
     plain = {name: values[name] for name in Job.__slots__ if name in values}
     refusal = None
@@ -445,6 +474,7 @@ def _row(row: sa.Row[tuple[object, ...]]) -> Job:
             **plain,
             "destinations": tuple(values["destinations"]),
             "instance_ids": tuple(values["instance_ids"]),
+            "role": JobRole(values["role"]),
             "state": JobState(values["state"]),
             "stage": JobStage(values["stage"]) if values["stage"] else None,
             "findings": Findings.from_json(values["findings"]) if values["findings"] else None,

@@ -116,6 +116,8 @@ job = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("model_name", sa.Text, nullable=False),
     sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("model_digest", sa.Text, nullable=False),  # of the card that was meant; another one must not run
+    sa.Column("role", sa.Text, nullable=False),
     sa.Column("route", sa.Text, nullable=False),
     sa.Column("destinations", sa.JSON, nullable=False),
     sa.Column("instance_ids", sa.JSON, nullable=False),
@@ -140,9 +142,20 @@ job = sa.Table(
     sa.Column("refusal_reason", sa.Text, nullable=True),
     sa.Column("refusal_detail", Words, nullable=True),
     sa.Column("timings_s", sa.JSON, nullable=True),
-    sa.UniqueConstraint("study_uid", "revision", "model_name", name="job_once_per_revision"),
+    # However often a model changes: one result of it on one revision.
+    sa.Index(
+        "job_once_per_revision",
+        "study_uid",
+        "revision",
+        "model_name",
+        unique=True,
+        sqlite_where=sa.text("role = 'champion'"),
+        postgresql_where=sa.text("role = 'champion'"),
+    ),
+    sa.UniqueConstraint("study_uid", "revision", "model_name", "model_version", name="job_of_a_version_once"),
 )
-sa.Index("job_by_state", job.c.state, job.c.priority, job.c.queued_at)
+sa.Index("job_by_state", job.c.state, job.c.role, job.c.priority, job.c.queued_at)
+sa.Index("job_by_model", job.c.model_name, job.c.model_version, job.c.finished_at)
 sa.Index("job_by_study", job.c.study_uid, job.c.revision)
 
 result_set = sa.Table(
@@ -214,4 +227,58 @@ commitment = sa.Table(
     sa.Column("answered_at", UtcTime, nullable=True),
     sa.Column("committed", sa.JSON, nullable=True),
     sa.Column("failed", sa.JSON, nullable=True),
+)
+
+evaluation_report = sa.Table(
+    "evaluation_report",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),  # the file itself: what a promotion rests on can be read for ever
+    sa.Column("stored_at", UtcTime, nullable=False),
+)
+
+model_standing = sa.Table(
+    "model_standing",
+    metadata,
+    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("standing", sa.Text, nullable=False),
+    sa.Column("model_digest", sa.Text, nullable=False),
+    sa.Column("since", UtcTime, nullable=False),
+)
+sa.Index(
+    "model_one_champion",
+    model_standing.c.model_name,
+    unique=True,
+    sqlite_where=sa.text("standing = 'champion'"),
+    postgresql_where=sa.text("standing = 'champion'"),
+)
+
+standing_change = sa.Table(
+    "standing_change",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("operator", Words, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("from_standing", sa.Text, nullable=False),
+    sa.Column("to_standing", sa.Text, nullable=False),
+    sa.Column("model_digest", sa.Text, nullable=False),
+    sa.Column("report_sha256", sa.Text, sa.ForeignKey("evaluation_report.sha256"), nullable=True),
+    sa.Column("why", Words, nullable=False),
+)
+sa.Index("standing_change_by_model", standing_change.c.model_name, standing_change.c.id)
+
+loaded_model = sa.Table(
+    "loaded_model",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),  # the worker, as it holds leases
+    sa.Column("model_name", sa.Text, primary_key=True),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("model_digest", sa.Text, nullable=False),
+    sa.Column("device", sa.Text, nullable=True),
+    sa.Column("fault", Words, nullable=True),  # why it cannot be loaded
+    sa.Column("seen_at", UtcTime, nullable=False),  # renewed with the leases; old rows are of dead workers
 )

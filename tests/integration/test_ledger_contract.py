@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dicom_node.facts import InstanceFacts
 from dicom_node.ledger import Ledger, events, instances, jobs, retention, studies
 from dicom_node.ledger.schema import UtcTime
-from dicom_node.states import InstanceState, JobState, Outcome, Stage, StudyState
+from dicom_node.states import InstanceState, JobRole, JobState, Outcome, Stage, StudyState
 from dicom_node.study import RecordedKind
 from inference.findings import StudyUid
 from inference.refusals import Reason, Refusal
@@ -411,4 +411,7 @@ def test_counts_are_by_state(ledger: Ledger) -> None:
     add_job(ledger, study="1.2.5")
     claim(ledger, limit=1)
     with ledger.read() as tx:
-        assert jobs.count_by_state(tx) == {JobState.QUEUED: 1, JobState.RUNNING: 1}
+        assert jobs.count_by_state(tx) == {
+            (JobRole.CHAMPION, JobState.QUEUED): 1,
+            (JobRole.CHAMPION, JobState.RUNNING): 1,
+        }

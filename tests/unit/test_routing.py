@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from dicom_node.facts import InstanceFacts
 from dicom_node.routing import Candidate, Route, RouteMatch, Routes, RoutesError, Routing, read_routes, route_study
+from dicom_node.serving import Standings
 from inference.findings import SopUid
 from models.card import ModelCard, PresentationIntent
 from tests.results_cases import make_card
+
+NOTHING_KNOWN = Standings()
 
 
 def card(name: str = "chest", version: str = "1.0.0", views: tuple[str, ...] = ()) -> ModelCard:
@@ -42,8 +45,10 @@ def rule(name: str = "chest", model: str = "chest", **fields: object) -> Route:
     return Route.model_validate({"name": name, "model": model, "destinations": ("pacs",), "match": match, **fields})
 
 
-def routed(images: list[Candidate], *rules: Route, cards: tuple[ModelCard, ...] = (card(),)) -> Routing:
-    return route_study(images, Routes(route=rules), cards)
+def routed(
+    images: list[Candidate], *rules: Route, cards: tuple[ModelCard, ...] = (card(),), known: Standings = NOTHING_KNOWN
+) -> Routing:
+    return route_study(images, Routes(route=rules), {one.reference: one for one in cards}, known)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +127,12 @@ def test_a_model_that_is_not_installed_is_named() -> None:
     assert routing.why_not == "route chest matches 2 image(s), but model breast is not installed"
 
 
-def test_the_newest_version_serves_unless_one_is_pinned() -> None:
+def test_of_a_model_that_never_had_a_champion_the_newest_version_serves_unless_one_is_pinned() -> None:
     cards = tuple(card(version=version) for version in ("1.9.0", "1.10.0", "0.99.0"))
     (plan,) = routed([image()], rule(), cards=cards).plans
-    assert plan.card.reference == "chest@1.10.0"
+    assert plan.model.reference == "chest@1.10.0"
     (plan,) = routed([image()], rule(model="chest@1.9.0"), cards=cards).plans
-    assert plan.card.reference == "chest@1.9.0"
+    assert plan.model.reference == "chest@1.9.0"
     assert "chest@3.0.0 is not installed" in routed([image()], rule(model="chest@3.0.0"), cards=cards).why_not
 
 
@@ -139,7 +144,7 @@ def test_of_several_rules_for_one_model_the_first_that_matches_counts() -> None:
         rule("other", model="nodules"),
     )
     routing = routed([image()], *rules, cards=(card(), card("nodules")))
-    assert [(plan.route.name, plan.card.identity.name) for plan in routing.plans] == [
+    assert [(plan.route.name, plan.model.model_name) for plan in routing.plans] == [
         ("first", "chest"),
         ("other", "nodules"),
     ]

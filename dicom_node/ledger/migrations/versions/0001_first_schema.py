@@ -20,6 +20,7 @@ def upgrade() -> None:
     _create_work()
     _create_results()
     _create_deliveries()
+    _create_models()
 
 
 def _create_received() -> None:
@@ -89,6 +90,8 @@ def _create_work() -> None:
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("model_name", sa.Text(), nullable=False),
         sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("model_digest", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
         sa.Column("route", sa.Text(), nullable=False),
         sa.Column("destinations", sa.JSON(), nullable=False),
         sa.Column("instance_ids", sa.JSON(), nullable=False),
@@ -113,9 +116,18 @@ def _create_work() -> None:
         sa.Column("refusal_reason", sa.Text()),
         sa.Column("refusal_detail", sa.Text()),
         sa.Column("timings_s", sa.JSON()),
-        sa.UniqueConstraint("study_uid", "revision", "model_name", name="job_once_per_revision"),
+        sa.UniqueConstraint("study_uid", "revision", "model_name", "model_version", name="job_of_a_version_once"),
     )
-    op.create_index("job_by_state", "job", ["state", "priority", "queued_at"])
+    op.create_index(
+        "job_once_per_revision",
+        "job",
+        ["study_uid", "revision", "model_name"],
+        unique=True,
+        sqlite_where=sa.text("role = 'champion'"),
+        postgresql_where=sa.text("role = 'champion'"),
+    )
+    op.create_index("job_by_state", "job", ["state", "role", "priority", "queued_at"])
+    op.create_index("job_by_model", "job", ["model_name", "model_version", "finished_at"])
     op.create_index("job_by_study", "job", ["study_uid", "revision"])
 
 
@@ -184,4 +196,54 @@ def _create_deliveries() -> None:
         sa.Column("answered_at", _TIME),
         sa.Column("committed", sa.JSON()),
         sa.Column("failed", sa.JSON()),
+    )
+
+
+def _create_models() -> None:
+    op.create_table(
+        "evaluation_report",
+        sa.Column("sha256", sa.Text(), primary_key=True),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("stored_at", _TIME, nullable=False),
+    )
+    op.create_table(
+        "model_standing",
+        sa.Column("model_name", sa.Text(), primary_key=True),
+        sa.Column("model_version", sa.Text(), primary_key=True),
+        sa.Column("standing", sa.Text(), nullable=False),
+        sa.Column("model_digest", sa.Text(), nullable=False),
+        sa.Column("since", _TIME, nullable=False),
+    )
+    op.create_index(
+        "model_one_champion",
+        "model_standing",
+        ["model_name"],
+        unique=True,
+        sqlite_where=sa.text("standing = 'champion'"),
+        postgresql_where=sa.text("standing = 'champion'"),
+    )
+    op.create_table(
+        "standing_change",
+        sa.Column("id", _ID, primary_key=True),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("operator", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("from_standing", sa.Text(), nullable=False),
+        sa.Column("to_standing", sa.Text(), nullable=False),
+        sa.Column("model_digest", sa.Text(), nullable=False),
+        sa.Column("report_sha256", sa.Text(), sa.ForeignKey("evaluation_report.sha256")),
+        sa.Column("why", sa.Text(), nullable=False),
+    )
+    op.create_index("standing_change_by_model", "standing_change", ["model_name", "id"])
+    op.create_table(
+        "loaded_model",
+        sa.Column("owner", sa.Text(), primary_key=True),
+        sa.Column("model_name", sa.Text(), primary_key=True),
+        sa.Column("model_version", sa.Text(), primary_key=True),
+        sa.Column("model_digest", sa.Text(), nullable=False),
+        sa.Column("device", sa.Text()),
+        sa.Column("fault", sa.Text()),
+        sa.Column("seen_at", _TIME, nullable=False),
     )
