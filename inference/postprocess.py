@@ -50,7 +50,7 @@ _LEFT, _RIGHT = (
     Code(value="7771000", scheme="SCT", meaning="Left"),
     Code(value="24028007", scheme="SCT", meaning="Right"),
 )
-_SIDES = {"L": _LEFT, "R": _RIGHT}
+SIDES = {"L": _LEFT, "R": _RIGHT}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ def _lesion(mark: Mark, label: Label, picture: Picture) -> Lesion | None:
         label=label.key,
         code=label.finding,
         site=label.site,
-        laterality=_SIDES.get(header.laterality),
+        laterality=SIDES.get(header.laterality),
         score=score,
         raw_score=round(sigmoid(mark.logit), _SCORE_DECIMALS),
         threshold=label.lesion.threshold,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference import postprocess
-from inference.findings import AnalysedImage, Findings, Flag, ModelIdentity, StudyUid
+from inference.breast_findings import breast_findings
+from inference.findings import AnalysedImage, Finding, Findings, Flag, ModelIdentity, StudyUid
 from inference.guard import AppearanceGuard, guard_flags
 from inference.images import LoadLimits
 from inference.intended_use import check
@@ -22,7 +23,7 @@ from inference.loading import load_image, read_image_header
 from inference.postprocess import Picture, PictureResult
 from inference.preprocess import ModelInput, prepare
 from inference.refusals import Reason, Refusal, Refused
-from models.card import ModelCard, VolumeInput
+from models.card import BreastInput, ModelCard, VolumeInput
 
 # What tells the reader most when no image could be analysed: first what failed with a suitable image, then what may
 # have been one, then why an image was not suitable.
@@ -198,7 +199,7 @@ class StudyRun:
             study_uid=StudyUid(self.study.study_uid),
             inputs_digest=self.inputs_digest,
             images=tuple(_analysed(item.picture) for item, _ in self.results),
-            findings=postprocess.study_findings(said),
+            findings=self._findings(said),
             lesions=postprocess.study_lesions(
                 said, study_uid=self.study.study_uid, model_digest=card.model_digest, inputs_digest=self.inputs_digest
             ),
@@ -210,6 +211,14 @@ class StudyRun:
             inputs_digest=self.inputs_digest,
             timings_s=self.timings_s(now_s),
         )
+
+    def _findings(self, said: Sequence[PictureResult]) -> tuple[Finding, ...]:
+        """Of the study, of its pictures, and of each breast where the model is one of breasts."""
+        found = postprocess.study_findings(said)
+        if not isinstance(self.card.input, BreastInput):
+            return found
+        side_of = {item.picture.header.sop_instance_uid: item.picture.header.laterality for item, _ in self.results}
+        return found + breast_findings(found, side_of)
 
     def timings_s(self, now_s: float) -> dict[str, float]:
         """See `Analysis.timings_s`."""

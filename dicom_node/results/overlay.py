@@ -271,7 +271,10 @@ def caution_text(findings: Findings, language: str) -> str:
 
 
 def present_statements(findings: Findings, sop_instance_uid: str) -> tuple[Finding, ...]:
-    """What is present on this image, or in the study as a whole, though no lesion of the same label was placed."""
+    """What is present on this image, or in the study as a whole, though no lesion of the same label was placed.
+
+    What is said of one breast is left out: it repeats the study's statement or that of the breast's own images.
+    """
     placed = {(lesion.label, plane.sop_instance_uid) for lesion in findings.lesions for plane in lesion.region.planes}
     anywhere = {label for label, _ in placed}
     return tuple(
@@ -279,7 +282,7 @@ def present_statements(findings: Findings, sop_instance_uid: str) -> tuple[Findi
         for finding in findings.findings
         if finding.presence is Presence.PRESENT
         and (
-            (finding.sop_instance_uid is None and finding.label not in anywhere)
+            (finding.sop_instance_uid is None and finding.laterality is None and finding.label not in anywhere)
             or (finding.sop_instance_uid == sop_instance_uid and (finding.label, sop_instance_uid) not in placed)
         )
     )
