@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NewType, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from models.codes import Code, Text
 
@@ -25,6 +25,20 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 class CardError(Exception):
     """The card file is missing, is not TOML, or says something a card may not say. The message lists every fault."""
+
+
+def _none_of_false(value: object) -> object:
+    return None if value is False else value
+
+
+# TOML has no null: where a default is to be taken away, a card says `false`.
+OptionalName = Annotated[
+    str | None, BeforeValidator(_none_of_false, json_schema_input_type=str | Literal[False] | None)
+]
+OptionalFraction = Annotated[
+    Annotated[float, Field(gt=0, lt=1)] | None,
+    BeforeValidator(_none_of_false, json_schema_input_type=Annotated[float, Field(gt=0, lt=1)] | Literal[False] | None),
+]
 
 
 class _Part(BaseModel):
@@ -193,7 +207,7 @@ class CenterHeatmapOutput(_Part):
     kind: Literal["center_heatmap"] = "center_heatmap"
     heatmap: str = "heatmap"
     ltrb: str = "ltrb"
-    picture: str | None = "picture"
+    picture: OptionalName = Field(default="picture", description="false: the network says nothing of the whole")
     stride: int = Field(ge=1, le=64)
     max_lesions: int = Field(default=20, ge=1, le=300, description="marks kept per picture after suppression")
     nms_iou: float = Field(default=0.3, gt=0, lt=1)
@@ -226,14 +240,14 @@ class BoxesOutput(_Part):
     """Output of a detector that lists boxes, suppressed already or not.
 
     Either `boxes` (N, K, 4), `scores` (N, K) or (N, K, classes) and, where scores are one a box, `classes` (N, K); or
-    all in one tensor (`scores` null): (N, K, 4 + objectness + classes). `transposed` says that the last two axes are
+    all in one tensor (`scores = false`): (N, K, 4 + objectness + classes). `transposed` says that the last two axes are
     the other way round. A model that takes one picture at a time may leave out the axis N. With a `VolumeInput` a box
     has six numbers. `classes` counts from `first_class`; a label's class is its `index`.
     """
 
     kind: Literal["boxes"] = "boxes"
     boxes: str = "boxes"
-    scores: str | None = "scores"
+    scores: OptionalName = Field(default="scores", description="false: they are in `boxes`, after a box's place")
     classes: str | None = None
     picture: str | None = Field(default=None, description="probabilities or logits of the whole picture (N, classes)")
     layout: BoxLayout = BoxLayout.CORNERS
@@ -244,7 +258,7 @@ class BoxesOutput(_Part):
     first_class: int = Field(default=0, ge=0, le=1, description="1 where class 0 is the background")
     min_score: float = Field(default=0.01, ge=0, lt=1, description="boxes below it are not looked at")
     max_lesions: int = Field(default=20, ge=1, le=300)
-    nms_iou: float | None = Field(default=0.3, gt=0, lt=1, description="null: the graph has suppressed them itself")
+    nms_iou: OptionalFraction = Field(default=0.3, description="false: the graph has suppressed them itself")
 
 
 class HeatmapOutput(_Part):

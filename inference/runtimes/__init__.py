@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from inference.outputs import output_names
 from inference.runtimes.base import Device, DeviceOutOfMemory, Network, NetworkFailed
-from inference.runtimes.signature import SignatureDiffers, picture_shape
+from inference.runtimes.signature import SignatureDiffers, check_outputs, picture_shape
 from models.card import Runtime
 from models.registry import InstalledModel
 
@@ -17,7 +19,7 @@ __all__ = ["Device", "DeviceOutOfMemory", "Network", "NetworkFailed", "Signature
 def open_network(
     model: InstalledModel, *, runtime: Runtime | None = None, device: Device = Device.AUTO, threads: int = 2
 ) -> Network:
-    """Load verified weights and warm the network up.
+    """Load verified weights, and run one empty picture: the first study does not pay for it, and what comes is checked.
 
     Parameters
     ----------
@@ -47,5 +49,6 @@ def open_network(
         from inference.runtimes.torch import TorchNetwork
 
         network = TorchNetwork(weights, output_names=output_names(model.card.output), device=device, threads=threads)
-    network.warm_up(picture_shape(model.card))
+    shape = picture_shape(model.card)
+    check_outputs(network.run(np.zeros((1, *shape), dtype=np.float32)), model.card)
     return network

@@ -54,9 +54,6 @@ class Network(Protocol):
             If the library fails otherwise, or a batch was run one by one and gave outputs of different lengths.
         """
 
-    def warm_up(self, shape: tuple[int, ...]) -> None:
-        """Run one empty picture of this shape, so that the first study does not pay for it."""
-
     def close(self) -> None:
         """Free the network's memory."""
 

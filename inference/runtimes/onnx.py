@@ -70,10 +70,6 @@ class OnnxNetwork:
             for name, array in zip(wiring.outputs, arrays, strict=True)
         }
 
-    def warm_up(self, shape: tuple[int, ...]) -> None:
-        """See `runtimes.base.Network.warm_up`."""
-        self.run(np.zeros((1, *shape), dtype=np.float32))
-
     def close(self) -> None:
         """See `runtimes.base.Network.close`."""
         self._session = None

@@ -8,7 +8,11 @@ tell their shapes; `radnode models inspect` prints `Signature`. Whether the numb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inference.outputs import output_names
 from inference.runtimes.base import NetworkFailed
@@ -134,6 +138,25 @@ def _wire(signature: Signature, card: ModelCard) -> Wiring:
     )
 
 
+def check_outputs(outputs: Mapping[str, NDArray[np.float32]], card: ModelCard) -> None:
+    """Compare what a network gave for one picture, batch axis first, with the card: of some graphs only this tells.
+
+    Raises
+    ------
+    SignatureDiffers
+        If they do not fit.
+    """
+    given = tuple(Port(name=name, dtype="float32", shape=array.shape) for name, array in outputs.items())
+    try:
+        for name in output_names(card.output):
+            port = next((port for port in given if port.name == name), None)
+            if port is None:
+                raise SignatureDiffers(f"the card's [output] names {name}, which the network does not give")
+            _check_output(port, card, batched=True)
+    except SignatureDiffers as fault:
+        raise SignatureDiffers(f"{fault}; the network gave {', '.join(map(str, given))}") from None
+
+
 # the input ---------------------------------------------------------------------------------------------------------
 
 
@@ -211,8 +234,8 @@ def _outputs_batched(port: Port, card: ModelCard) -> bool | None:
     if rank not in own and rank - 1 not in own:
         wanted = " or ".join(str(number + 1) for number in sorted(own))
         raise SignatureDiffers(
-            f"output {port.name} has {rank} axes, as {card.output.kind} of the card it must have {wanted} (one less for "
-            "a model that takes one picture at a time)"
+            f"output {port.name} has {rank} axes, as {card.output.kind} of the card it must have {wanted} "
+            "(one less for a model that takes one picture at a time)"
         )
     return rank - 1 in own
 
@@ -293,7 +316,7 @@ def _check_scores(name: str, own: tuple[Dimension, ...], output: BoxesOutput, ca
             "holds the class of each box as classes"
         )
     if not each and output.classes is not None:
-        raise SignatureDiffers(f"output {name} has a score for each class: set classes to null")
+        raise SignatureDiffers(f"output {name} has a score for each class: leave classes out")
     if not each:
         _check_classes(name, own[0 if output.transposed else 1], card, output.first_class)
 
@@ -306,7 +329,7 @@ def _check_boxes(name: str, size: Dimension, output: BoxesOutput, card: ModelCar
         if size != numbers:
             raise SignatureDiffers(
                 f"output {name} has {size} numbers for each box, not {numbers}: if the scores are among them set "
-                f"scores to null{_OTHER_WAY}"
+                f"scores to false{_OTHER_WAY}"
             )
         return
     classes = size - numbers - (1 if output.objectness else 0)

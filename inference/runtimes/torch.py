@@ -47,10 +47,6 @@ class TorchNetwork:
             named = outputs if isinstance(outputs, Mapping) else dict(zip(self._names, outputs, strict=True))
             return {str(name): tensor.float().cpu().numpy() for name, tensor in named.items()}
 
-    def warm_up(self, shape: tuple[int, ...]) -> None:
-        """See `runtimes.base.Network.warm_up`."""
-        self.run(np.zeros((1, *shape), dtype=np.float32))
-
     def close(self) -> None:
         """See `runtimes.base.Network.close`."""
         del self._module

@@ -211,9 +211,6 @@ class SmallDevice:
             raise DeviceOutOfMemory("the device is full")
         return self._network.run(batch)
 
-    def warm_up(self, shape: tuple[int, ...]) -> None:
-        self._network.warm_up(shape)
-
     def close(self) -> None:
         self._network.close()
 

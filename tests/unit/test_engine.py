@@ -243,9 +243,6 @@ class Troubled:
             outputs["ltrb"][poisoned] = np.nan
         return outputs
 
-    def warm_up(self, shape: tuple[int, ...]) -> None:
-        self.network.warm_up(shape)
-
     def close(self) -> None:
         self.network.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from inference.runtimes import open_network
 from inference.runtimes.base import Device
 from inference.runtimes.onnx import OnnxNetwork, read_signature
 from inference.runtimes.signature import Port, Signature, SignatureDiffers, Wiring, wire
@@ -21,9 +23,11 @@ from models.card import (
     Output,
     ProbabilityOutput,
     ProjectionInput,
+    Runtime,
     VolumeInput,
 )
-from tests.networks import disc_card
+from models.registry import InstalledModel
+from tests.networks import DiscFinder, disc_card, export, install
 from tests.unit.test_outputs_boxes import POINT, labels
 
 PICTURES = Port(name="images", dtype="float32", shape=("batch", 1, 64, 64))
@@ -113,7 +117,7 @@ MASK = Port(name="heatmap", dtype="float32", shape=("batch", 1, 64, 64))
         ((PICTURES,), (BOXES,), card(BoxesOutput()), "names scores, which the graph does not give"),
         ((PICTURES,), (BOXES, port(SCORES, dtype="int64")), card(BoxesOutput()), "scores gives int64"),
         ((PICTURES,), (BOXES, port(SCORES, dtype="seq(tensor(float))")), card(BoxesOutput()), "seq"),
-        ((PICTURES,), (port(BOXES, shape=("b", 10, 6)), SCORES), card(BoxesOutput()), "set scores to null"),
+        ((PICTURES,), (port(BOXES, shape=("b", 10, 6)), SCORES), card(BoxesOutput()), "set scores to false"),
         ((PICTURES,), (port(BOXES, shape=("b", 4, 10)), SCORES), card(BoxesOutput()), "change transposed"),
         ((PICTURES,), (port(BOXES, shape=("b", 10)), SCORES), card(BoxesOutput()), "boxes has 10 numbers"),
         ((PICTURES,), (port(BOXES, shape=(1, 5, 8400)),), card(BoxesOutput(scores=None)), "8396 .*change transposed"),
@@ -180,3 +184,12 @@ def test_a_graph_of_one_picture_and_of_half_floats_is_run(dtype: int) -> None:
     assert (network.max_batch, list(outputs)) == (1, ["heatmap"])
     assert outputs["heatmap"].dtype == np.float32
     assert np.allclose(outputs["heatmap"], batch, atol=1e-3)
+
+
+def test_what_only_the_first_picture_tells_is_checked_when_the_model_is_loaded(tmp_path: Path) -> None:
+    model = install(tmp_path, export(DiscFinder()))
+    two = model.card.model_copy(update={"labels": labels(2)})
+    for runtime in Runtime:
+        open_network(model, runtime=runtime, device=Device.CPU, threads=1).close()
+        with pytest.raises(SignatureDiffers, match="the card's labels take 2"):
+            open_network(InstalledModel(card=two, folder=model.folder), runtime=runtime, device=Device.CPU, threads=1)
