@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from dicom_node.ledger import standings
+from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.standings import LoadedModel, StandingRow
 from dicom_node.states import Standing
 from models.card import ModelCard, Use
@@ -148,6 +149,12 @@ def serving_faults(
         told = {one.fault for one in loaded if one.reference == choice.serving.reference and one.fault}
         faults += [choice.serving.fault] if choice.serving.fault else sorted(told)
     return tuple(dict.fromkeys(faults))
+
+
+def is_replaced(tx: sa.Connection, job: Job) -> bool:
+    """Whether a job's model has a champion and it is another version, or another state of it, than the job's."""
+    champion = read_standings(tx).champion(job.model_name)
+    return champion is not None and champion.model_digest != job.model_digest
 
 
 def altered(row: StandingRow, card: ModelCard) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +15,8 @@ from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
     from dicom_node.routing import Route
-    from models.registry import Inventory
+    from dicom_node.serving import Standings
+    from models.card import ModelCard
 
 
 @click.command()
@@ -52,7 +53,10 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
+    from dicom_node.building import standings_if_any
+    from dicom_node.ledger.database import LedgerError
     from dicom_node.routing import RoutesError, read_routes
+    from dicom_node.serving import Standings, accepted_cards
     from inference.guard import guard_of
     from models.registry import WeightsError, installed_models
 
@@ -75,7 +79,12 @@ def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
     except RoutesError as error:
         yield "routes", str(error)
         return
-    checked = [(f"route {route.name}", _route_fault(route, settings, inventory)) for route in routes.route]
+    try:
+        known = standings_if_any(settings)
+    except LedgerError:
+        known = Standings()  # told of the ledger, below
+    cards = accepted_cards(inventory.models.values(), accept_research=settings.accept_research)
+    checked = [(f"route {route.name}", _route_fault(route, settings, known, cards)) for route in routes.route]
     if not checked:
         yield "routes", "there is none: every study will end as NO_ROUTE"
     elif not any(fault for _name, fault in checked):
@@ -83,13 +92,19 @@ def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from checked
 
 
-def _route_fault(route: Route, settings: Settings, inventory: Inventory) -> str:
+def _route_fault(route: Route, settings: Settings, known: Standings, cards: Mapping[str, ModelCard]) -> str:
+    from dicom_node.serving import choose
+
     unknown = sorted(set(route.destinations) - set(settings.destinations_list()))
     if unknown:
         return f"names destinations that are not set: {', '.join(unknown)}"
-    if inventory.find(route.model) is None:
-        return f"model {route.model} is not installed: its studies will end as NO_ROUTE"
-    return ""
+    choice = choose(route.model, known, cards)
+    if choice.serving is None:
+        return f"{choice.why_not}: its studies will end as NO_ROUTE"
+    if choice.serving.fault:
+        return f"{choice.serving.fault}. Its studies will not be analysed"
+    left_out = [shadow.fault for shadow in choice.shadows if shadow.fault]
+    return f"a shadow does not run: {'; '.join(left_out)}" if left_out else ""
 
 
 def _disk(settings: Settings) -> str:

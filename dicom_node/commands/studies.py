@@ -10,7 +10,7 @@ from rich.table import Table
 from dicom_node.account import StudyLine, account_of, newest_studies
 from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
 from dicom_node.explanation import explanation
-from dicom_node.states import DeliveryState
+from dicom_node.states import DeliveryState, JobState
 
 _SHORT_UID = 12
 WIDTH_IN_FILES = 140
@@ -96,12 +96,13 @@ def explain(ctx: click.Context, study: str, json_to: str | None) -> None:
 def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool, json_to: str | None) -> None:
     """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all.
 
-    A STUDY of which nothing failed is assembled and routed anew: after a rule was changed or a model installed.
+    A STUDY of which nothing failed, or whose model has another champion now, is assembled and routed anew.
     """
     if not (study or destination or every):
         fail("say what to retry: a study, --destination NAME, or --all")
     from dicom_node.ledger import deliveries, events, instances, jobs
     from dicom_node.ledger import studies as study_rows
+    from dicom_node.serving import is_replaced
     from dicom_node.states import Stage
 
     settings = load_settings(ctx)
@@ -116,9 +117,13 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
         )
         again, reopened = 0, False
         if study_uid:
-            again = sum(jobs.queue_again(tx, job.id, now) for job in jobs.newest_of_study(tx, study_uid))
+            newest = jobs.newest_of_study(tx, study_uid)
+            # What failed with a version that serves no more is routed anew instead of tried with it again.
+            failed = [job for job in newest if job.state in (JobState.FAILED, JobState.REJECTED)]
+            replaced = any(is_replaced(tx, job) for job in failed)
+            again = 0 if replaced else sum(jobs.queue_again(tx, job.id, now) for job in failed)
             study_rows.look_now(tx, study_uid, now)
-            if not again and not due:
+            if replaced or (not again and not due):
                 reopened = study_rows.reopen(tx, study_uid, now)
                 instances.index_again(tx, study_uid)
             what = f"a person asks for another try: {again} job(s), {due} delivery(ies)"
