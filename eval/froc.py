@@ -1,13 +1,13 @@
 """Lesion-level detection: marks against readers' boxes, and the FROC curve.
 
-Pure functions used by `training.score` and by reports. The hit rule here is *centre in box*: a mark finds a lesion
-when the centre of the mark lies in the reader's box, edges included. The denominator of false marks is all films
-given. Every figure printed from here names both.
+Pure functions used by `training.figures` and by reports. The hit rule, unless another is given, is *centre in box*: a
+mark finds a lesion when the centre of the mark lies in the reader's box, edges included. The denominator of false marks
+is all films given. Every figure printed from here names both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,12 +75,24 @@ def hits(mark: Box, lesion: Box) -> bool:
     return lesion.x_min <= x <= lesion.x_max and lesion.y_min <= y <= lesion.y_max
 
 
-def match(marks: Iterable[Mark], lesions: Sequence[Box]) -> MatchedFilm:
-    """Match one film: one mark may find two overlapping lesions, several marks in one lesion are one finding."""
+def match(
+    marks: Iterable[Mark], lesions: Sequence[Box], *, hit: Callable[[Box, Box], bool] = hits
+) -> MatchedFilm:
+    """Match one film: one mark may find two overlapping lesions, several marks in one lesion are one finding.
+
+    Parameters
+    ----------
+    marks : iterable of Mark
+        What a model points at.
+    lesions : sequence of Box
+        What readers drew.
+    hit : callable, optional
+        Whether a mark (first) finds a lesion (second); the centre of the mark inside the box if not given.
+    """
     found = np.full(len(lesions), UNMARKED)
     false_marks = []
     for mark in marks:
-        inside = [index for index, lesion in enumerate(lesions) if hits(mark.box, lesion)]
+        inside = [index for index, lesion in enumerate(lesions) if hit(mark.box, lesion)]
         found[inside] = np.maximum(found[inside], mark.score)
         if not inside:
             false_marks.append(mark.score)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from inference.findings import Box
 from inference.images import Image
 from inference.loading import load_film, load_image
 from inference.preprocess import ModelInput, Transform, prepare
+from inference.refusals import Refused
 from models.card import BreastInput, ProjectionInput
 from training.data import Film, ImageName
 from training.files import whole_file, write_whole
@@ -42,12 +43,15 @@ class PreparedFilms:
         The way between each film's pixels and the network's input.
     digests : tuple of str
         For each film the digest of its pixel values, whatever the file around them.
+    unreadable : dict
+        Films that could not be read or are blank, with the reason; the other attributes do not have them.
     """
 
     index: dict[ImageName, int]
     greys: NDArray[np.float16]
     transforms: tuple[Transform, ...]
     digests: tuple[str, ...]
+    unreadable: dict[ImageName, str] = field(default_factory=dict)
 
     def grey(self, image: ImageName) -> NDArray[np.float32]:
         """The film (height, width) in 0..1."""
@@ -94,55 +98,64 @@ def prepare_films(
 ) -> PreparedFilms:
     """Prepare `films`, or read what an earlier call left in `folder` for the same films and the same input.
 
+    A film that cannot be read does not end the call: it is named in the result, so that all of them are told at once.
+
     Raises
     ------
-    inference.refusals.Refused
-        If a film cannot be loaded.
     OSError
         If the disk is full; nothing is left that a later call would take for whole.
     """
     key = _key(films, spec)
-    index = {film.image: row for row, film in enumerate(films)}
     if (kept := _read(folder, key)) is not None:
-        greys, transforms, digests = kept
-        return PreparedFilms(index=index, greys=greys, transforms=transforms, digests=digests)
+        return kept
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX_FILE).unlink(missing_ok=True)  # the index is written last: without it the pictures count as none
-    made = _make(films, spec, folder / GREYS_FILE, on_film)
-    write_whole(
-        folder / INDEX_FILE,
-        json.dumps({"key": key, "transforms": [asdict(way) for way, _ in made], "digests": [one for _, one in made]}),
-    )
-    greys = np.load(folder / GREYS_FILE, mmap_mode="r", allow_pickle=False)
-    ways, pixels = tuple(way for way, _ in made), tuple(digest for _, digest in made)
-    return PreparedFilms(index=index, greys=greys, transforms=ways, digests=pixels)
+    index = _make(films, spec, folder / GREYS_FILE, on_film)
+    write_whole(folder / INDEX_FILE, json.dumps({"key": key, **index}))
+    made = _read(folder, key)
+    assert made is not None, "written a moment ago"
+    return made
 
 
 def _make(
     films: Sequence[Film], spec: ProjectionInput | BreastInput, file: Path, on_film: Callable[[], None]
-) -> list[tuple[Transform, str]]:
+) -> dict[str, object]:
     """Write the pictures of `films` one after the other; plain writing tells of a full disk, a memory map would die."""
     header = {"descr": "<f2", "fortran_order": False, "shape": (len(films), spec.height, spec.width)}
-    made = []
+    names, transforms, digests, unreadable = [], [], [], {}
     with whole_file(file) as out:
         np.lib.format.write_array_header_1_0(out, header)
         for film in films:
-            fed, digest = prepare_film(film, spec)
-            grey = fed.tensor[0] * spec.std[0] + spec.mean[0]
-            out.write(np.ascontiguousarray(grey, dtype="<f2").tobytes())
-            made.append((fed.transform, digest))
+            try:
+                fed, digest = prepare_film(film, spec)
+            except Refused as refused:
+                unreadable[film.image] = str(refused)
+            else:
+                grey = fed.tensor[0] * spec.std[0] + spec.mean[0]
+                out.write(np.ascontiguousarray(grey, dtype="<f2").tobytes())
+                names.append(film.image)
+                transforms.append(asdict(fed.transform))
+                digests.append(digest)
             on_film()
-    return made
+        blank = np.zeros((spec.height, spec.width), dtype="<f2").tobytes()
+        for _ in unreadable:
+            out.write(blank)  # the header has promised a row for every film
+    return {"names": names, "transforms": transforms, "digests": digests, "unreadable": unreadable}
 
 
-def _read(folder: Path, key: str) -> tuple[NDArray[np.float16], tuple[Transform, ...], tuple[str, ...]] | None:
+def _read(folder: Path, key: str) -> PreparedFilms | None:
     if not (folder / INDEX_FILE).is_file():
         return None
     kept = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    if kept["key"] != key:
+    if kept["key"] != key or "names" not in kept:
         return None
-    greys = np.load(folder / GREYS_FILE, mmap_mode="r", allow_pickle=False)
-    return greys, tuple(Transform(**way) for way in kept["transforms"]), tuple(kept["digests"])
+    return PreparedFilms(
+        index={ImageName(name): row for row, name in enumerate(kept["names"])},
+        greys=np.load(folder / GREYS_FILE, mmap_mode="r", allow_pickle=False),
+        transforms=tuple(Transform(**way) for way in kept["transforms"]),
+        digests=tuple(kept["digests"]),
+        unreadable={ImageName(name): why for name, why in kept["unreadable"].items()},
+    )
 
 
 def _key(films: Sequence[Film], spec: ProjectionInput | BreastInput) -> str:

@@ -6,6 +6,7 @@ call left; a result made from another recipe, other films or another split is re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from models.card import Guard
+from training.audit import Audit, audit, audit_text, twins_of, write_audit
 from training.bars import Screen, screen
 from training.batches import normalised
 from training.cache import PreparedFilms, prepare_films
-from training.data import Film, FilmSet
-from training.errors import RecipeError
-from training.figures import evaluate
-from training.loop import Progress, fit
+from training.data import Film, FilmSet, Teaches, manifest_digest
+from training.errors import DataError, RecipeError, ResumeError
+from training.faults import Fault, settle
+from training.figures import Evaluation, evaluate
+from training.files import write_whole
+from training.hashes import Separation, Twins
+from training.loop import Progress
+from training.members import HalfStored, Members, fit_members
 from training.network import Detector
 from training.readers import read_set
 from training.recipe import Recipe, read_recipe
@@ -28,8 +35,10 @@ from training.score import ScoredFilm, as_served, read_scores, score_films, writ
 from training.several import Processes
 from training.splits import SPLITS_FILE, Splits, read_splits, split_by_patient, write_splits
 from training.tasks import Options, Stage
+from training.tracking import Told, Tracking, open_tracking
 from training.views import check_views
 
+RUN_FILE = "run.json"
 _PARITY_FILMS = 24
 
 
@@ -38,7 +47,10 @@ class Workshop:
     """What every stage needs: the recipe, the films, how they are dealt, and where results are kept."""
 
     recipe: Recipe
-    set: FilmSet
+    read: FilmSet
+    faults: tuple[Fault, ...]
+    twins: tuple[Separation, tuple[Twins, ...]]
+    manifest_sha256: str
     splits: Splits
     prepared: PreparedFilms
     out: Path
@@ -46,8 +58,19 @@ class Workshop:
 
     @property
     def films(self) -> tuple[Film, ...]:
-        """All films of the set."""
-        return self.set.films
+        """All films of the set that were not left out."""
+        return self.read.films
+
+    def told(self) -> Told:
+        """What the tracking may know of the run."""
+        return Told(
+            recipe=self.recipe,
+            read=self.read,
+            manifest_sha256=self.manifest_sha256,
+            split_digest=self.splits.digest,
+            device=str(self.processes.device),
+            processes=self.processes.count,
+        )
 
 
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
@@ -56,15 +79,36 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
     check(recipe)
     with screen(quiet=processes.rank > 0) as shown:
         shop = open_workshop(recipe, options, processes, shown)
-        if options.wants(Stage.FOLD):
-            for fold in options.folds or range(shop.splits.folds):
-                run_fold(shop, fold, shown.epochs(f"fold {fold}"))
-        if not (options.wants(Stage.REFIT) or options.wants(Stage.REPORT)):
+        found = look(shop, options, shown)
+        if not any(options.wants(stage) for stage in (Stage.FOLD, Stage.REFIT, Stage.REPORT)):
             return None
-        network = refit(shop, shown.epochs("refit"))
-        if not options.wants(Stage.REPORT) or processes.rank > 0:
-            return None
-        return release(shop, network, recipe_file, options)
+        folder = options.tracking if processes.rank == 0 else None
+        with open_tracking(folder, shop.told(), shop.out, say=shown.say) as tracking:
+            return _train(shop, found, recipe_file, options, tracking, shown)
+
+
+def _train(
+    shop: Workshop, found: Audit, recipe_file: Path, options: Options, tracking: Tracking, shown: Screen
+) -> Path | None:
+    if options.wants(Stage.FOLD):
+        for fold in options.folds or range(shop.splits.folds):
+            with tracking.part(f"fold-{fold}") as part:
+                run_fold(shop, fold, _both(shown.epochs(f"fold {fold}"), part.epoch))
+    if not (options.wants(Stage.REFIT) or options.wants(Stage.REPORT)):
+        return None
+    with tracking.part("refit") as part:
+        network = refit(shop, _both(shown.epochs("refit"), part.epoch))
+    if not options.wants(Stage.REPORT) or shop.processes.rank > 0:
+        return None
+    return release(shop, network, found, recipe_file, options, tracking, shown)
+
+
+def _both(one: Callable[[Progress], None], other: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        one(progress)
+        other(progress)
+
+    return tell
 
 
 def check(recipe: Recipe) -> None:
@@ -85,28 +129,68 @@ def check(recipe: Recipe) -> None:
 
 
 def open_workshop(recipe: Recipe, options: Options, processes: Processes, shown: Screen) -> Workshop:
-    """Read the films, prepare what is not yet prepared, and deal them.
+    """Read the films, prepare what is not yet prepared, settle faults, and deal what is left.
 
     Raises
     ------
     TrainingError
-        If the recipe or the folder of films is not in order.
+        If the recipe or the folder of films is not in order, or the out folder holds another run.
     """
     read = read_set(recipe.data.reader, options.data)
     options.out.mkdir(parents=True, exist_ok=True)
+    if not options.resume and processes.rank == 0:
+        _forget(options.out)
+    if processes.rank > 0:
+        processes.wait()  # the first process prepares, the others read what it left
+    on_film = shown.films("films prepared", len(read.films))
+    prepared = prepare_films(read.films, recipe.input, options.out / "prepared", on_film=on_film)
+    read, faults = settle(read, prepared, options.data, recipe.data)
+    twins = twins_of(read.films, prepared, recipe.data)
+    splits = deal(read.films, recipe, options, twins[1])
+    manifest = manifest_digest(film for film in read.films if film.teaches is not Teaches.NOTHING)
+    _same_run(options.out / RUN_FILE, recipe, manifest, splits)
+    if processes.rank == 0:
+        processes.wait()
     return Workshop(
         recipe=recipe,
-        set=read,
-        splits=deal(read.films, recipe, options),
-        prepared=prepare_films(
-            read.films, recipe.input, options.out / "prepared", on_film=shown.films("films prepared", len(read.films))
-        ),
+        read=read,
+        faults=faults,
+        twins=twins,
+        manifest_sha256=manifest,
+        splits=splits,
+        prepared=prepared,
         out=options.out,
         processes=processes,
     )
 
 
-def deal(films: tuple[Film, ...], recipe: Recipe, options: Options) -> Splits:
+def _forget(out: Path) -> None:
+    """Remove what an earlier run left: checkpoints, histories, scores, split."""
+    patterns = ("fold-*.pt", "refit*.pt", "*.history.jsonl", "fold-*.json", SPLITS_FILE, RUN_FILE)
+    for file in (file for pattern in patterns for file in out.glob(pattern)):
+        file.unlink()
+
+
+def _same_run(file: Path, recipe: Recipe, manifest: str, splits: Splits) -> None:
+    """Write what decides the run's results, or hold it against what an earlier call wrote."""
+    now = {
+        "weights_digest": recipe.weights_digest,
+        "members": recipe.members,
+        "manifest_sha256": manifest,
+        "split_digest": splits.digest,
+    }
+    if not file.exists():
+        write_whole(file, json.dumps(now, indent=1) + "\n")
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if changed := [name for name, value in now.items() if before.get(name) != value]:
+        raise ResumeError(
+            f"{file.parent} holds a run with another {' and '.join(changed)}; take another --out, or run with --anew "
+            "to remove its checkpoints and scores"
+        )
+
+
+def deal(films: tuple[Film, ...], recipe: Recipe, options: Options, twins: tuple[Twins, ...]) -> Splits:
     """The split that the user brings, the one that an earlier call stored, or a new one, which is stored.
 
     Raises
@@ -115,23 +199,48 @@ def deal(films: tuple[Film, ...], recipe: Recipe, options: Options) -> Splits:
         If it parts a patient or does not fit the films.
     """
     stored = options.out / SPLITS_FILE
-    if stored.exists():
+    if options.splits is None and stored.exists():
         return read_splits(stored, films)
-    brought = options.splits
-    splits = (
-        read_splits(brought, films) if brought else split_by_patient(films, folds=recipe.folds, seed=recipe.split_seed)
-    )
+    if options.splits is not None:
+        splits = read_splits(options.splits, films)
+    else:
+        bound = [(pair.one, pair.other) for pair in twins if recipe.data.twins == "bind" and not pair.same_patient]
+        splits = split_by_patient(films, folds=recipe.folds, seed=recipe.split_seed, bound=bound)
     write_splits(splits, stored)
     return splits
 
 
+def look(shop: Workshop, options: Options, shown: Screen) -> Audit:
+    """The audit, written into the out folder and, where it is what was asked for, told."""
+    rules = shop.recipe.data
+    found = audit(shop.read, shop.prepared, shop.faults, shop.twins, shop.splits, rules, shop.manifest_sha256)
+    if shop.processes.rank == 0:
+        write_audit(found, shop.out)
+    if Stage.AUDIT in options.stages:
+        shown.say(audit_text(found))
+    else:
+        for warning in found.warnings:
+            shown.say(f"audit: {warning}")
+    return found
+
+
 def run_fold(shop: Workshop, fold: int, on_epoch: Callable[[Progress], None]) -> tuple[ScoredFilm, ...]:
-    """Train on all folds but `fold` and score its films, or read what an earlier call left."""
+    """Train on all folds but `fold` and score its films, or read what an earlier call left.
+
+    Raises
+    ------
+    DataError
+        If there is no such fold, or nothing to learn from without it.
+    """
+    if not 0 <= fold < shop.splits.folds:
+        raise DataError(f"there is no fold {fold}; folds are counted from 0 to {shop.splits.folds - 1}")
     kept = shop.out / f"fold-{fold}.json"
     if not kept.exists():
         training = shop.splits.training(shop.films, fold)
+        if not any(film.teaches is Teaches.LESIONS for film in training):
+            raise DataError(f"without fold {fold} no film with a box is left to learn from: use fewer folds")
         checkpoint = shop.out / f"fold-{fold}.pt"
-        network = fit(
+        network = fit_members(
             shop.recipe, training, shop.prepared, checkpoint=checkpoint, on_epoch=on_epoch, processes=shop.processes
         )
         held_out = shop.splits.held_out(shop.films, fold)
@@ -142,9 +251,9 @@ def run_fold(shop: Workshop, fold: int, on_epoch: Callable[[Progress], None]) ->
     return read_scores(kept)
 
 
-def refit(shop: Workshop, on_epoch: Callable[[Progress], None]) -> Detector:
+def refit(shop: Workshop, on_epoch: Callable[[Progress], None]) -> Detector | Members:
     """Train on all films, or go on with, or read, what an earlier call left."""
-    return fit(
+    return fit_members(
         shop.recipe,
         shop.films,
         shop.prepared,
@@ -154,8 +263,31 @@ def refit(shop: Workshop, on_epoch: Callable[[Progress], None]) -> Detector:
     )
 
 
-def release(shop: Workshop, network: Detector, recipe_file: Path, options: Options) -> Path:
-    """Export `network`, evaluate the folds' scores and write the model's folder below the zoo.
+def judge(shop: Workshop) -> tuple[tuple[ScoredFilm, ...], Evaluation]:
+    """The out-of-fold scores of all films, and their evaluation.
+
+    Raises
+    ------
+    DataError
+        If a fold has not been trained, or its scores do not fit the films.
+    """
+    files = [shop.out / f"fold-{fold}.json" for fold in range(shop.splits.folds)]
+    if missing := [file.stem for file in files if not file.exists()]:
+        raise DataError(f"{', '.join(missing)} not trained yet; run the stage fold first")
+    scored = tuple(film for file in files for film in read_scores(file))
+    return scored, evaluate(shop.read, scored, shop.recipe.judging)
+
+
+def release(
+    shop: Workshop,
+    network: Detector | Members,
+    found: Audit,
+    recipe_file: Path,
+    options: Options,
+    tracking: Tracking,
+    shown: Screen,
+) -> Path:
+    """Evaluate the folds' scores, export `network`, prove it, and write the model's folder below the zoo.
 
     Returns
     -------
@@ -163,31 +295,51 @@ def release(shop: Workshop, network: Detector, recipe_file: Path, options: Optio
         The folder: ``zoo/<name>/<version>``.
     """
     from training.export import export, prove_parity
-    from training.release import Made, write_release
+    from training.release import Made, model_folder, read_draft, write_release
 
-    folder = options.zoo / shop.recipe.name / shop.recipe.version
-    folder.mkdir(parents=True, exist_ok=True)
-    served = as_served(network, shop.recipe)
-    export(served, folder, height=shop.recipe.input.height, width=shop.recipe.input.width)
-    scored = tuple(film for fold in range(shop.splits.folds) for film in read_scores(shop.out / f"fold-{fold}.json"))
-    made = Made(
-        recipe=shop.recipe,
-        films=shop.films,
-        splits=shop.splits,
-        scored=scored,
-        evaluation=evaluate(shop.films, scored),
-        parity=prove_parity(served, folder, _some_films(shop)),
-        command=f"radnode train {recipe_file.as_posix()} --data DIR",
-    )
-    write_release(made, recipe_file.with_suffix(".card.toml"), folder)
-    return folder
+    recipe, draft = shop.recipe, read_draft(recipe_file.with_suffix(".card.toml"))
+    scored, evaluation = judge(shop)
+    served = as_served(network, recipe)
+    if recipe.half_weights:
+        served = HalfStored(served)
+    with model_folder(options.zoo, recipe.name, recipe.version, replace=options.replace) as folder:
+        export(served, folder, height=recipe.input.height, width=recipe.input.width)
+        made = Made(
+            recipe=recipe,
+            read=shop.read,
+            splits=shop.splits,
+            scored=scored,
+            evaluation=evaluation,
+            parity=prove_parity(served, folder, _some_films(shop)),
+            audit=found,
+            guard=_guard(shop, folder, shown),
+            manifest_sha256=shop.manifest_sha256,
+            command=f"radnode train {recipe_file.name} --data DIR",
+        )
+        card = write_release(made, draft, folder)
+        tracking.release(made, card, folder, shop.out, shop.prepared)
+    return options.zoo / recipe.name / recipe.version
+
+
+def _guard(shop: Workshop, folder: Path, shown: Screen) -> Guard | None:
+    """Fit the guard on the training films and write it into the model's folder."""
+    from training.guard import GuardDataError, fit_guard, guard_films, write_guard
+
+    if not shop.recipe.guard.fit:
+        return None
+    on_film = shown.films("films for the guard", len(shop.films))
+    try:
+        fitted = fit_guard(guard_films(shop.films, shop.splits, shop.recipe.input, on_film=on_film))
+    except GuardDataError as error:
+        raise DataError(f"no guard can be fitted: {error}; use fewer folds, or fit = false under [guard]") from error
+    return write_guard(fitted, folder, action=shop.recipe.guard.action)
 
 
 def _some_films(shop: Workshop) -> NDArray[np.float32]:
     """Real films (N, 1, H, W) as the network is fed, of every reading."""
     import torch
 
-    readings = (shop.set.positive, *shop.set.negatives)
+    readings = (shop.read.positive, *shop.read.negatives)
     chosen = [film for reading in readings for film in shop.films if film.reading == reading]
     chosen = chosen[:: max(1, len(chosen) // _PARITY_FILMS)][:_PARITY_FILMS]
     greys = torch.from_numpy(np.stack([shop.prepared.grey(film.image) for film in chosen]))[:, None]

@@ -1,28 +1,36 @@
 """The figures of an evaluation by folds: computed once, printed in the card, in EVALUATION.md and nowhere by hand.
 
-Called by `training.release`. Statistics are `eval`; thresholds and calibration of each fold come from the other
-folds, those of the card from all.
+Called by `training.detection`. Statistics are `eval`; thresholds and calibration of each fold come from the other
+folds, those of the card from all. Films and marks are counted here; lesions found are `training.found`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.froc import HIT_RULE, MatchedFilm, froc, match
 from eval.intervals import Estimate, clopper_pearson, patient_bootstrap
-from eval.roc import Confusion, auroc_by_patient, confusion
+from eval.roc import auroc_by_patient, confusion
 from models.card import Figure
-from training.data import Film
+from training.data import FilmSet
+from training.errors import DataError
+from training.found import found_at_rates, found_at_threshold, shown_share
 from training.operating import Operating, Pair, fit_operating
+from training.recipe import Judging
 from training.score import ScoredFilm
 
 SEED = 20
-RATES = (0.125, 0.25, 0.5, 1.0, 2.0)
+NESTED, SERVED = "thresholds from the other folds", "served threshold, chosen on these films"
+_FEWEST = 5  # films of either kind below which a subgroup gets no figure of its own
+
+
+class EvaluationError(DataError):
+    """The scores are not those of all judged films, each scored once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +39,8 @@ class Evaluation:
 
     Attributes
     ----------
-    adults : tuple of Pair
-        Adult films read by radiologists, in the order of names.
+    judged : tuple of Pair
+        Films that count, in the order of names.
     nested : dict
         For each fold the calibration and thresholds fitted on the other folds.
     served : Operating
@@ -41,46 +49,69 @@ class Evaluation:
         In the order in which they are printed; those with nothing to count are left out.
     """
 
-    adults: tuple[Pair, ...]
+    judged: tuple[Pair, ...]
     nested: dict[int, Operating]
     served: Operating
     figures: tuple[Figure, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be fitted, and where."""
+        nested = [f"fold {fold}: {note}" for fold, point in self.nested.items() for note in point.notes]
+        return (*(f"served: {note}" for note in self.served.notes), *nested)
 
-def evaluate(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> Evaluation:
-    """Evaluate out-of-fold scores of all films that radiologists read.
+    def figure(self, name: str) -> Figure:
+        """The figure called `name`.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        for one in self.figures:
+            if one.name == name:
+                return one
+        raise KeyError(name)
+
+
+def evaluate(read: FilmSet, scored: Sequence[ScoredFilm], judging: Judging) -> Evaluation:
+    """Evaluate out-of-fold scores of all films of known truth.
 
     Raises
     ------
-    ValueError
-        If a film was scored twice, or a film that radiologists read was not scored.
+    EvaluationError
+        If a film was scored twice, or a film that is judged was not scored.
+    DataError
+        If films with lesions, or films without, are missing among the other folds of a fold.
     """
-    pairs = _pairs(films, scored)
-    adults = tuple(pair for pair in pairs if pair.film.judged)
-    folds = sorted({pair.scored.fold for pair in adults})
-    nested = {fold: fit_operating([pair for pair in adults if pair.scored.fold != fold]) for fold in folds}
-    served = fit_operating(adults)
+    pairs = _pairs(read, scored)
+    judged = tuple(pair for pair in pairs if pair.film.judged)
+    folds = sorted({pair.scored.fold for pair in judged})
+    nested = {fold: fit_operating([pair for pair in judged if pair.scored.fold != fold], judging) for fold in folds}
+    served = fit_operating(judged, judging)
+    everywhere = dict.fromkeys(folds, served)
     figures = (
-        _separation(adults)
-        + _view(adults)
-        + _film_calls("thresholds from the other folds", adults, nested)
-        + _film_calls("served threshold, chosen on these films", adults, dict.fromkeys(folds, served))
-        + _boxes(adults)
-        + _marks("thresholds from the other folds", adults, nested)
-        + _marks("served threshold, chosen on these films", adults, dict.fromkeys(folds, served))
-        + _aside(pairs, nested)
+        _separation(read, judged)
+        + _shortcuts(read, judged)
+        + _film_calls(read, NESTED, judged, nested)
+        + _film_calls(read, SERVED, judged, everywhere)
+        + _calibration(judged, nested)
+        + found_at_rates(judged, judging, seed=SEED)
+        + found_at_threshold(read, NESTED, judged, nested, judging, seed=SEED)
+        + found_at_threshold(read, SERVED, judged, everywhere, judging, seed=SEED)
+        + _aside(read, pairs, nested, judging)
     )
     counted = tuple(figure for figure in figures if not math.isnan(figure.value))
-    return Evaluation(adults=adults, nested=nested, served=served, figures=counted)
+    return Evaluation(judged=judged, nested=nested, served=served, figures=counted)
 
 
-def _pairs(films: Sequence[Film], scored: Sequence[ScoredFilm]) -> list[Pair]:
+def _pairs(read: FilmSet, scored: Sequence[ScoredFilm]) -> list[Pair]:
     said = {film.image: film for film in scored}
     if len(said) != len(scored):
-        raise ValueError("a film was scored twice")
-    if missing := [film.image for film in films if film.judged and film.image not in said]:
-        raise ValueError(f"{len(missing)} film(s) read by radiologists were not scored, the first is {missing[0]}")
-    return [Pair(film=film, scored=said[film.image]) for film in films if film.image in said]
+        raise EvaluationError("a film was scored twice")
+    if missing := [film.image for film in read.films if film.judged and film.image not in said]:
+        raise EvaluationError(f"{len(missing)} film(s) that are judged were not scored, the first is {missing[0]}")
+    return [Pair(film=film, scored=said[film.image]) for film in read.films if film.image in said]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -88,173 +119,163 @@ class _Columns:
     """Pairs as arrays of one row each."""
 
     logit: NDArray[np.float64]
-    opacity: NDArray[np.bool_]
-    normal: NDArray[np.bool_]
-    ap: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
+    reading: NDArray[np.str_]
     patient: NDArray[np.str_]
+
+    @property
+    def every(self) -> NDArray[np.bool_]:
+        """All rows."""
+        return np.ones(self.logit.size, dtype=bool)
 
 
 def _columns(pairs: Sequence[Pair]) -> _Columns:
     return _Columns(
-        logit=np.asarray([pair.scored.picture_logit for pair in pairs]),
-        opacity=np.asarray([pair.film.positive for pair in pairs], dtype=bool),
-        normal=np.asarray([pair.film.reading == "normal" for pair in pairs], dtype=bool),
-        ap=np.asarray([pair.film.view == "AP" for pair in pairs], dtype=bool),
+        logit=np.asarray([pair.scored.picture_logit for pair in pairs], dtype=float),
+        positive=np.asarray([pair.film.positive for pair in pairs], dtype=bool),
+        reading=np.asarray([pair.film.reading for pair in pairs], dtype=str),
         patient=np.asarray([pair.film.patient for pair in pairs], dtype=str),
     )
 
 
 def figure(name: str, estimate: Estimate, on: str) -> Figure:
     """A figure for the card, rounded to three digits."""
-    return Figure(
-        name=name,
-        value=round(estimate.value, 3),
-        low=round(estimate.low, 3),
-        high=round(estimate.high, 3),
-        on=on,
-    )
+    low, high = round(estimate.low, 3), round(estimate.high, 3)
+    return Figure(name=name, value=round(estimate.value, 3), low=low, high=high, on=on)
 
 
-def _separation(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+def _groups(read: FilmSet, rows: _Columns) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Negatives by name, each with the films that are compared: the plainest first, then all."""
+    groups = [(name, rows.positive | (rows.reading == name)) for name in read.negatives]
+    if len(read.negatives) == 1:
+        return groups
+    return [groups[0], ("all other judged films", rows.every), *groups[1:]]
+
+
+def _subgroups(read: FilmSet, pairs: Sequence[Pair]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """All films, and those of each value of the set's subgroups."""
+    found = [("", np.ones(len(pairs), dtype=bool))]
+    for trait in read.subgroups:
+        values = np.asarray([pair.film.traits.get(trait, "") for pair in pairs], dtype=str)
+        found += [(f", {trait} {value} only", values == value) for value in sorted(set(values.tolist()) - {""})]
+    return found
+
+
+def _separation(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
     rows = _columns(pairs)
-    every = np.ones(len(pairs), dtype=bool)
     figures = []
-    for against, kept in (("normal", rows.opacity | rows.normal), ("all other read films", every)):
-        for view, of_view in (("", every), (", AP only", rows.ap), (", PA only", ~rows.ap)):
-            chosen = kept & of_view
-            truth, patients = rows.opacity[chosen], rows.patient[chosen]
-            estimate = auroc_by_patient(rows.logit[chosen], truth, patients, seed=SEED)
-            on = f"{truth.sum()} opacity, {(~truth).sum()} other adult films, {np.unique(patients).size} patients"
-            figures.append(figure(f"AUROC opacity vs {against}{view}", estimate, on))
+    for against, compared in _groups(read, rows):
+        for subgroup, inside in _subgroups(read, pairs):
+            chosen = compared & inside
+            truth = rows.positive[chosen]
+            if subgroup and min(int(truth.sum()), int((~truth).sum())) < _FEWEST:
+                continue
+            figures.append(_auroc(f"AUROC {read.positive} vs {against}{subgroup}", read, rows, chosen))
+    return (*figures, _by_patient(read, rows))
+
+
+def _auroc(name: str, read: FilmSet, rows: _Columns, chosen: NDArray[np.bool_]) -> Figure:
+    truth, patients = rows.positive[chosen], rows.patient[chosen]
+    estimate = auroc_by_patient(rows.logit[chosen], truth, patients, seed=SEED)
+    on = f"{truth.sum()} {read.positive}, {(~truth).sum()} other films, {np.unique(patients).size} patients"
+    return figure(name, estimate, on)
+
+
+def _by_patient(read: FilmSet, rows: _Columns) -> Figure:
+    """The highest film of a patient decides for him."""
+    patients = np.unique(rows.patient)
+    highest = np.asarray([rows.logit[rows.patient == patient].max() for patient in patients])
+    truth = np.asarray([rows.positive[rows.patient == patient].any() for patient in patients])
+    estimate = auroc_by_patient(highest, truth, patients, seed=SEED)
+    on = f"{truth.sum()} patients with {read.positive}, {(~truth).sum()} without, all judged films"
+    return figure(f"AUROC {read.positive} vs all others, by patient (highest film)", estimate, on)
+
+
+def _shortcuts(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+    """How far a trait alone, which no lesion is, would carry; and how far the score follows it without lesions."""
+    rows, figures = _columns(pairs), []
+    for trait in read.subgroups:
+        values = np.asarray([pair.film.traits.get(trait, "") for pair in pairs], dtype=str)
+        if np.unique(values).size < 2:  # noqa: PLR2004 - one value separates nothing
+            continue
+        value = Counter(values[rows.positive].tolist()).most_common(1)[0][0]
+        has, without = values == value, ~rows.positive
+        against, chosen = _groups(read, rows)[0]
+        alone = auroc_by_patient(has[chosen].astype(float), rows.positive[chosen], rows.patient[chosen], seed=SEED)
+        follows = auroc_by_patient(rows.logit[without], has[without], rows.patient[without], seed=SEED)
+        name = f"AUROC of {trait} {value} alone, {read.positive} vs {against}"
+        figures.append(figure(name, alone, f"{chosen.sum()} films"))
+        name = f"AUROC of the film score for {trait} {value} among films without {read.positive} (0.5: no shortcut)"
+        on = f"{has[without].sum()} films {value} and {(~has)[without].sum()} others, all without {read.positive}"
+        figures.append(figure(name, follows, on))
     return tuple(figures)
 
 
-def _view(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
-    """How far the view alone, which no lesion is, would carry; and how far the score follows it without opacity."""
+def _film_calls(
+    read: FilmSet, how: str, pairs: Sequence[Pair], operating: Mapping[int, Operating]
+) -> tuple[Figure, ...]:
     rows = _columns(pairs)
-    chosen = rows.opacity | rows.normal
-    alone = auroc_by_patient(rows.ap[chosen].astype(float), rows.opacity[chosen], rows.patient[chosen], seed=SEED)
-    without = ~rows.opacity
-    follows = auroc_by_patient(rows.logit[without], rows.ap[without], rows.patient[without], seed=SEED)
-    counts = f"{rows.ap[without].sum()} AP and {(~rows.ap)[without].sum()} PA films without opacity"
-    return (
-        figure("AUROC of the view alone (AP against PA), opacity vs normal", alone, f"{chosen.sum()} adult films"),
-        figure("AUROC of the picture score for AP among films without opacity (0.5: no shortcut)", follows, counts),
-    )
+    called = np.asarray([film_positive(pair, operating[pair.scored.fold]) for pair in pairs])
+    all_calls = confusion(called, rows.positive)
+    on = f"{all_calls.true_positive} of {rows.positive.sum()} {read.positive} films"
+    figures = [figure(f"film sensitivity ({how})", all_calls.sensitivity, on)]
+    for name in read.negatives:
+        chosen = (rows.reading == name) & ~rows.positive
+        calls = confusion(called[chosen], np.zeros(int(chosen.sum()), dtype=bool))
+        on = f"{calls.true_negative} of {chosen.sum()} {name} films"
+        figures.append(figure(f"film specificity on {name} films ({how})", calls.specificity, on))
+    return tuple(figures)
 
 
-def _film_calls(how: str, pairs: Sequence[Pair], operating: dict[int, Operating]) -> tuple[Figure, ...]:
-    rows = _columns(pairs)
-    called = np.asarray([_film_positive(pair, operating[pair.scored.fold]) for pair in pairs])
-    against_all = confusion(called, rows.opacity)
-    on_normal: Confusion = confusion(called[rows.normal], np.zeros(int(rows.normal.sum()), dtype=bool))
-    other = ~rows.opacity & ~rows.normal
-    on_other = confusion(called[other], np.zeros(int(other.sum()), dtype=bool))
-    hits = f"{against_all.true_positive} of {rows.opacity.sum()} opacity films"
-    return (
-        figure(f"film sensitivity ({how})", against_all.sensitivity, hits),
-        figure(
-            f"film specificity on normal films ({how})",
-            on_normal.specificity,
-            f"{on_normal.true_negative} of {rows.normal.sum()} normal films",
-        ),
-        figure(
-            f"film specificity on films with other findings ({how})",
-            on_other.specificity,
-            f"{on_other.true_negative} of {other.sum()} films with other findings",
-        ),
-    )
-
-
-def _film_positive(pair: Pair, operating: Operating) -> bool:
+def film_positive(pair: Pair, operating: Operating) -> bool:
+    """Whether the film as a whole is called positive."""
     return operating.picture_score(pair.scored.picture_logit) >= operating.picture_threshold
 
 
-def _matched(pairs: Sequence[Pair]) -> list[MatchedFilm]:
-    return [match(pair.scored.marks, pair.film.boxes) for pair in pairs]
-
-
-def _boxes(pairs: Sequence[Pair]) -> tuple[Figure, ...]:
-    rows, matched = _columns(pairs), _matched(pairs)
-    lesions = sum(film.lesions.size for film in matched)
-    figures = []
-    for rate in RATES:
-
-        def found(chosen: NDArray[np.intp], rate: float = rate) -> float:
-            return froc([matched[index] for index in chosen]).sensitivity_at(rate)
-
-        estimate = patient_bootstrap(found, rows.patient, rows.opacity, seed=SEED)
-        on = f"{lesions} boxes, {len(pairs)} read adult films; hit: {HIT_RULE}"
-        figures.append(figure(f"boxes found at {rate:g} false marks per film", estimate, on))
-    return tuple(figures)
-
-
-def _shown(pair: Pair, operating: Operating) -> MatchedFilm:
-    """The film with the marks at or above the threshold only."""
-    shown = [mark for mark in pair.scored.marks if operating.lesion_score(mark.score) >= operating.lesion_threshold]
-    return match(shown, pair.film.boxes)
-
-
-def _found(films: Sequence[MatchedFilm]) -> tuple[int, int]:
-    """Boxes found, and boxes."""
-    return sum(int(np.isfinite(film.lesions).sum()) for film in films), sum(film.lesions.size for film in films)
-
-
-def _marks(how: str, pairs: Sequence[Pair], operating: dict[int, Operating]) -> tuple[Figure, ...]:
-    """Boxes found and false marks per kind of film when marks at or above the threshold are shown."""
+def _calibration(pairs: Sequence[Pair], nested: Mapping[int, Operating]) -> tuple[Figure, ...]:
+    """How far calibrated film scores are from the truth, with the calibration of the other folds."""
     rows = _columns(pairs)
-    films = [_shown(pair, operating[pair.scored.fold]) for pair in pairs]
-    hit, lesions = _found(films)
-    on = f"{hit} of {lesions} boxes; hit: {HIT_RULE}"
-    figures = [figure(f"boxes found ({how})", _share_found(films, rows), on)]
-    false = np.asarray([film.false_marks.size for film in films], dtype=float)
-    every = np.ones(len(pairs), dtype=bool)
-    other = ~rows.opacity & ~rows.normal
-    for kind, chosen in (
-        ("all read", every),
-        ("normal", rows.normal),
-        ("other findings", other),
-        ("opacity", rows.opacity),
-    ):
-        estimate = _mean_by_patient(false[chosen], rows.patient[chosen])
-        on = f"{int(false[chosen].sum())} false marks on {chosen.sum()} films"
-        figures.append(figure(f"false marks per film, {kind} ({how})", estimate, on))
-    return tuple(figures)
+    scores = np.asarray([nested[pair.scored.fold].picture_score(pair.scored.picture_logit) for pair in pairs])
 
+    def brier(chosen: NDArray[np.intp]) -> float:
+        return float(np.square(scores[chosen] - rows.positive[chosen]).mean())
 
-def _share_found(films: Sequence[MatchedFilm], rows: _Columns) -> Estimate:
-    """Share of boxes found; films of a patient are drawn together, since their boxes are found or missed together."""
+    def excess(chosen: NDArray[np.intp]) -> float:
+        return float((scores[chosen] - rows.positive[chosen]).mean())
 
-    def share(chosen: NDArray[np.intp]) -> float:
-        hit, lesions = _found([films[index] for index in chosen])
-        return hit / lesions if lesions else np.nan
-
-    return patient_bootstrap(share, rows.patient, rows.opacity, seed=SEED)
-
-
-def _mean_by_patient(values: NDArray[np.float64], patients: NDArray[np.str_]) -> Estimate:
-    def mean(rows: NDArray[np.intp]) -> float:
-        return float(values[rows].mean())
-
-    return patient_bootstrap(mean, patients, np.zeros(values.size, dtype=bool), seed=SEED)
-
-
-def _aside(pairs: Sequence[Pair], nested: dict[int, Operating]) -> tuple[Figure, ...]:
-    """Films outside the main count: children, who taught nothing, and films that only the NIH boxed."""
-    children = [pair for pair in pairs if not pair.film.adult and pair.film.reading != "unread"]
-    called = [_film_positive(pair, nested[pair.scored.fold]) for pair in children]
-    right = sum(call == (pair.film.positive) for call, pair in zip(called, children, strict=True))
-    boxed = [pair for pair in pairs if pair.film.adult and pair.film.reading == "unread" and pair.film.boxes]
-    hit, lesions = _found([_shown(pair, nested[pair.scored.fold]) for pair in boxed])
+    on, apart = f"{len(pairs)} judged films", np.zeros(len(pairs), dtype=bool)
     return (
         figure(
-            "films of children called right, for information: too few, and outside the intended use",
-            clopper_pearson(right, len(children)),
-            f"{right} of {len(children)} read films of children",
+            "Brier score of the film score (calibrated on the other folds)",
+            patient_bootstrap(brier, rows.patient, apart, seed=SEED),
+            on,
         ),
         figure(
-            "NIH boxes found on films that the RSNA radiologists did not read (thresholds from the other folds)",
+            "mean film score minus share of positive films (calibrated on the other folds)",
+            patient_bootstrap(excess, rows.patient, apart, seed=SEED),
+            on,
+        ),
+    )
+
+
+def _aside(
+    read: FilmSet, pairs: Sequence[Pair], nested: Mapping[int, Operating], judging: Judging
+) -> tuple[Figure, ...]:
+    """Films of known truth outside the main count, such as children; and boxes on films that are not judged."""
+    known = {read.positive, *read.negatives}
+    outside = [pair for pair in pairs if not pair.film.judged and pair.film.reading in known]
+    right = sum(film_positive(pair, nested[pair.scored.fold]) == pair.film.positive for pair in outside)
+    boxed = [pair for pair in pairs if not pair.film.judged and pair.film.reading not in known and pair.film.boxes]
+    hit, lesions = shown_share(boxed, nested, judging)
+    return (
+        figure(
+            "films outside the intended use called right, for information",
+            clopper_pearson(right, len(outside)),
+            f"{right} of {len(outside)} films of known truth that are not judged",
+        ),
+        figure(
+            f"boxes found on films that are not judged ({NESTED}), for information",
             clopper_pearson(hit, lesions),
-            f"{hit} of {lesions} boxes on {len(boxed)} films; hit: {HIT_RULE}",
+            f"{hit} of {lesions} boxes on {len(boxed)} films",
         ),
     )

@@ -1,7 +1,7 @@
 """Calibration and thresholds from out-of-fold scores: for each fold from the others, for the card from all.
 
-Called by `training.figures` and `training.release`. The rules by which thresholds are chosen are constants here and
-are named in the card; only their numbers are fitted.
+Called by `training.figures` and `training.release`. The rules by which thresholds are chosen are the recipe's and are
+named in the card; only their numbers are fitted.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.froc import froc, hits, match
+from eval.froc import froc
 from eval.roc import threshold_at_sensitivity
 from inference.postprocess import calibrated
 from models.card import Calibration
 from training.data import Film
+from training.errors import DataError
+from training.hits import deciding
+from training.recipe import Judging
 from training.score import ScoredFilm
 
-PICTURE_SENSITIVITY = 0.90
-FALSE_MARKS_PER_FILM = 0.25
-PICTURE_RULE = f"the highest threshold at which at least {PICTURE_SENSITIVITY:.0%} of the opacity films are positive"
-LESION_RULE = f"the lowest threshold with at most {FALSE_MARKS_PER_FILM} false marks per film read by radiologists"
 _STEPS = 10_000  # thresholds are rounded to steps of this, to the side on which the rule still holds
 
 
@@ -37,12 +36,13 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operating:
-    """How raw logits become scores, and from which score on something is reported."""
+    """How raw logits become scores, and from which on something is reported; `notes` say what could not be fitted."""
 
     picture_calibration: Calibration
     picture_threshold: float
     lesion_calibration: Calibration
     lesion_threshold: float
+    notes: tuple[str, ...] = ()
 
     def picture_score(self, logit: float) -> float:
         """Calibrated score of a picture, 0..1."""
@@ -53,30 +53,58 @@ class Operating:
         return calibrated(logit, self.lesion_calibration)
 
 
-def fit_operating(pairs: Sequence[Pair]) -> Operating:
-    """Fit calibration and thresholds on adult films read by radiologists.
+def picture_rule(judging: Judging) -> str:
+    """In words, how the threshold of a whole film is chosen."""
+    share = f"{judging.picture_sensitivity:.0%}"
+    return f"the highest threshold at which at least {share} of the films with lesions are positive"
+
+
+def lesion_rule(judging: Judging) -> str:
+    """In words, how the threshold of marks is chosen."""
+    return f"the lowest threshold with at most {judging.false_marks_per_film:g} false marks per judged film"
+
+
+def fit_operating(pairs: Sequence[Pair], judging: Judging) -> Operating:
+    """Fit calibration and thresholds on films of known truth.
 
     Raises
     ------
-    ValueError
-        If no film shows an opacity, or none is without.
+    DataError
+        If no film shows a lesion, or none is without.
     """
-    opacity = np.asarray([pair.film.positive for pair in pairs])
+    if len({pair.film.positive for pair in pairs}) < 2:  # noqa: PLR2004 - films with and films without
+        raise DataError(
+            "calibration needs films with lesions and films without in every fold: use fewer folds or more films"
+        )
+    positive = np.asarray([pair.film.positive for pair in pairs])
     logits = np.asarray([pair.scored.picture_logit for pair in pairs])
-    picture = platt(logits, opacity)
+    picture, notes = _fitted("film scores", logits, positive)
+    rule = deciding(judging)
     marks = [
-        (mark.score, any(hits(mark.box, box) for box in pair.film.boxes))
+        (mark.score, any(rule.hits(mark.box, box) for box in pair.film.boxes))
         for pair in pairs
         for mark in pair.scored.marks
     ]
-    lesion = platt(np.asarray([score for score, _ in marks]), np.asarray([hit for _, hit in marks]))
-    curve = froc([match(pair.scored.marks, pair.film.boxes) for pair in pairs])
+    lesion, more = _fitted(
+        "mark scores", np.asarray([score for score, _ in marks]), np.asarray([hit for _, hit in marks])
+    )
+    curve = froc([rule.match(pair.scored.marks, pair.film.boxes) for pair in pairs])
+    lowest = threshold_at_sensitivity(logits[positive], judging.picture_sensitivity)
     return Operating(
         picture_calibration=picture,
-        picture_threshold=_down(calibrated(threshold_at_sensitivity(logits[opacity], PICTURE_SENSITIVITY), picture)),
+        picture_threshold=_down(calibrated(lowest, picture)),
         lesion_calibration=lesion,
-        lesion_threshold=_up(calibrated(curve.threshold_at(FALSE_MARKS_PER_FILM), lesion)),
+        lesion_threshold=_up(calibrated(curve.threshold_at(judging.false_marks_per_film), lesion)),
+        notes=notes + more,
     )
+
+
+def _fitted(what: str, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[Calibration, tuple[str, ...]]:
+    """Platt scaling; where a network that has learnt nothing cannot be calibrated its raw scores, and a note."""
+    try:
+        return platt(logits, truth), ()
+    except ValueError as error:
+        return Calibration(), (f"{what} are not calibrated: {error}",)
 
 
 def platt(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Calibration:
@@ -87,7 +115,7 @@ def platt(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Calibration:
     ValueError
         If only one class is there, or a higher logit does not mean more probable.
     """
-    if truth.all() or not truth.any():
+    if not truth.size or truth.all() or not truth.any():
         raise ValueError("calibration needs both classes")
     positives, negatives = int(truth.sum()), int((~truth).sum())
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))

@@ -30,8 +30,20 @@ class Data(_Part):
         description="a box beyond its film: refuse the run, clip the box, or skip the film; "
         "a film that cannot be read is skipped with 'skip' only",
     )
-    near_duplicate_bits: int = Field(
-        default=6, ge=0, le=64, description="films whose 256-bit hashes differ in at most this many bits are near twins"
+    unlabelled: Literal["refuse", "ignore"] = Field(
+        default="refuse", description="pictures in the folder that no table names: refuse the run, or leave them out"
+    )
+    near_duplicate_bits: int | None = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description="films whose 255-bit hashes differ in at most this many bits are near twins; null: measured",
+    )
+    twins: Literal["warn", "bind"] = Field(
+        default="warn", description="twins under two patients: warn, or deal both patients into the same fold"
+    )
+    shortcut_auroc: float = Field(
+        default=0.65, ge=0.5, le=1, description="a trait that separates the label alone this well is warned of"
     )
     show_films: bool = Field(
         default=False, description="the licence allows pictures of these films in the run's records and overlays"
@@ -48,8 +60,9 @@ class Network(_Part):
     mirror_when_judged: bool = Field(
         default=True, description="judge and serve the mean of a film and its mirror image; it costs a second look"
     )
-    mirror_axis: Literal["horizontal", "vertical"] = Field(
-        default="horizontal", description="the mirror image swaps left and right, or above and below"
+    mirror_axis: Literal["horizontal", "vertical", "both"] = Field(
+        default="horizontal",
+        description="the mirror image swaps left and right, or above and below; both: the mean of all four",
     )
 
 
@@ -117,6 +130,18 @@ class Judging(_Part):
     false_marks_per_film: float = Field(default=0.25, gt=0, description="over all judged films, at the threshold")
     max_marks: int = Field(default=20, ge=1, le=300, description="marks kept of a film")
     nms_iou: float = Field(default=0.3, gt=0, lt=1, description="overlap above which the weaker of two marks goes")
+    caveat: str = Field(
+        default="Settings of the recipe were chosen by people who knew figures of some of these films, so the figures "
+        "are somewhat hopeful.",
+        description="what a reader of the figures must know beside the method; printed after it",
+    )
+
+
+class Guarding(_Part):
+    """The check that a picture is of the kind of the training films; `training.guard` fits it."""
+
+    fit: bool = True
+    action: Literal["refuse", "flag"] = "refuse"
 
 
 class Recipe(_Part):
@@ -134,7 +159,14 @@ class Recipe(_Part):
     schedule: Schedule
     augmentation: Augmentation
     views: Showing = Showing()
+    members: int = Field(
+        default=1, ge=1, le=8, description="networks trained one after another, seed by seed, that answer as their mean"
+    )
+    half_weights: bool = Field(
+        default=False, description="round the shipped weights to float16 and store them so; computing stays in float32"
+    )
     judging: Judging = Judging()
+    guard: Guarding = Guarding()
 
     @model_validator(mode="after")
     def _input_fits_network(self) -> Recipe:

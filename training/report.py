@@ -9,21 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from training.audit import table
+
 _Values = Mapping[str, object]
+_USES = {
+    "demonstration": "**A demonstration of the machinery. No accuracy is claimed. Not a medical device.**",
+    "research": "**Research only. Not a medical device.**",
+    "registered": "Registered; see the card for the number.",
+}
 
 
-def report(twin: _Values) -> str:
-    """The report as Markdown."""
+def report(twin: _Values, audit: str) -> str:
+    """The report as Markdown; `audit` is the audit's text."""
     sections = [
         f"# {twin['model']}: {twin['title']}",
-        "**Research only. Not a medical device.**",
+        _USES[str(twin["use"])],
         _identity(twin),
         f"## Intended use\n\n{twin['intended_use']}",
-        _data(twin),
+        _data(twin, audit),
         _method(twin),
-        _figures(cast("Sequence[_Values]", twin["figures"])),
+        _figures(twin),
         _operating(twin),
         _parity(cast("_Values", twin["parity"])),
+        *_guard(cast("_Values | None", twin["guard"])),
         "## Limits\n\n" + "\n".join(f"* {limit}" for limit in cast("Sequence[str]", twin["limits"])),
         _files(twin),
     ]
@@ -34,35 +42,37 @@ def _identity(twin: _Values) -> str:
     weights = cast("Mapping[str, str]", twin["weights"])
     rows = [("model digest", twin["model_digest"]), *weights.items()]
     rows += [(name.replace("_", " "), twin[name]) for name in ("recipe_digest", "split_digest", "manifest_sha256")]
-    return "## Identity\n\n" + _table(("what", "sha256"), [(name, f"`{digest}`") for name, digest in rows])
+    return "## Identity\n\n" + table(("what", "sha256"), [(name, f"`{digest}`") for name, digest in rows])
 
 
-def _data(twin: _Values) -> str:
-    audit = cast("Mapping[str, Mapping[str, int]]", twin["audit"])
-    columns = list(next(iter(audit.values())))
-    rows = [(name, *(str(counts[column]) for column in columns)) for name, counts in audit.items()]
+def _data(twin: _Values, audit: str) -> str:
     text = f"{twin['training']}\n\nLicence: {twin['licence']}.\n\nCitation: {twin['citation']}."
-    return f"## Data\n\n{text}\n\n" + _table(("films", *columns), rows)
+    return f"## Data\n\n{text}\n\n### Audit\n\n{audit}"
 
 
 def _method(twin: _Values) -> str:
     rules = cast("Mapping[str, str]", twin["rules"])
     return (
         f"## Method\n\n{twin['method']}\n\n"
-        "Reference standard: the class that the RSNA radiologists gave a film (opacity, normal, or other findings "
-        "without opacity) and their boxes. Films that only text mining labelled are not judged. Films on which the NIH "
-        "drew an opacity box and the RSNA radiologists saw no opacity count as films without opacity.\n\n"
+        f"{twin['standard']}\n\n"
         f"Rules: film threshold, {rules['picture']}; mark threshold, {rules['lesion']}.\n\n"
         f"To repeat: `{twin['command']}`"
     )
 
 
-def _figures(figures: Sequence[_Values]) -> str:
-    rows = [
-        (str(row["name"]), f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", str(row["on"]))
-        for row in figures
-    ]
-    return "## Results\n\n" + _table(("figure", "value", "95 % interval", "counted on"), rows)
+_FIGURE_HEAD = ("figure", "value", "95 % interval", "counted on")
+
+
+def _figures(twin: _Values) -> str:
+    rows = [_figure_row(row) for row in cast("Sequence[_Values]", twin["figures"])]
+    notes = "".join(f"**Not fitted:** {note}.\n\n" for note in cast("Sequence[str]", twin["notes"]))
+    return f"## Results\n\n{notes}" + table(_FIGURE_HEAD, rows)
+
+
+def _figure_row(row: _Values) -> tuple[str, ...]:
+    known = row["low"] is not None and row["high"] is not None
+    interval = f"{row['low']:.3f} to {row['high']:.3f}" if known else ""
+    return str(row["name"]), f"{row['value']:.3f}", interval, str(row["on"])
 
 
 def _operating(twin: _Values) -> str:
@@ -73,7 +83,7 @@ def _operating(twin: _Values) -> str:
     served = cast("_Values", twin["served"])
     rows.append(("**served**", _three(served["picture_threshold"]), _three(served["lesion_threshold"])))
     text = "Thresholds of the calibrated score; those of a fold were fitted on the other folds."
-    return f"## Operating points\n\n{text}\n\n" + _table(("fold", "film", "mark"), rows)
+    return f"## Operating points\n\n{text}\n\n" + table(("fold", "film", "mark"), rows)
 
 
 def _three(value: object) -> str:
@@ -81,10 +91,26 @@ def _three(value: object) -> str:
 
 
 def _parity(parity: _Values) -> str:
-    onnx, archive = cast("Mapping[str, float]", parity["onnx"]), cast("Mapping[str, float]", parity["torch"])
-    rows = [(name, f"{onnx[name]:.1e}", f"{archive[name]:.1e}") for name in onnx]
-    text = f"Largest difference from the trained network on {parity['films']} real films, in batches of 1 and 4."
-    return f"## Same network in both files\n\n{text}\n\n" + _table(("output", "ONNX Runtime", "torch.export"), rows)
+    runtimes = cast("Mapping[str, _Values]", parity["runtimes"])
+    names = list(cast("Mapping[str, float]", next(iter(runtimes.values()))["outputs"]))
+    rows = []
+    for runtime, off in runtimes.items():
+        outputs = cast("Mapping[str, float]", off["outputs"])
+        row = (runtime, f"{off['probability']:.1e}", f"{off['pixels']:.1e}")
+        rows.append((*row, *(f"{outputs[name]:.1e}" for name in names)))
+    text = (
+        f"Largest difference from the trained network on {parity['films']} real films, in batches of 1 and 4: of "
+        "probabilities, of edges in input pixels, and of each raw output."
+    )
+    return f"## Same network in every file\n\n{text}\n\n" + table(("runtime", "probability", "edges", *names), rows)
+
+
+def _guard(guard: _Values | None) -> list[str]:
+    if guard is None:
+        return []
+    rows = [_figure_row(row) for row in cast("Sequence[_Values]", guard["figures"])]
+    text = f"Pictures unlike the training films are met with: {guard['action']}. Method `{guard['method']}`."
+    return [f"## Guard\n\n{text}\n\n" + table(_FIGURE_HEAD, rows)]
 
 
 def _files(twin: _Values) -> str:
@@ -94,9 +120,3 @@ def _files(twin: _Values) -> str:
         "other folds. `marks.csv`: every out-of-fold mark in source pixels. `evaluation.json`: the figures above. "
         "Seeds: " + ", ".join(f"{name} {seed}" for name, seed in cast("Mapping[str, int]", twin["seeds"]).items()) + "."
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return "\n".join(lines)

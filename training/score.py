@@ -22,7 +22,7 @@ from training.batches import normalised
 from training.cache import PreparedFilms
 from training.data import Film, ImageName
 from training.files import write_whole
-from training.network import STRIDE, Detector, Mirrored, Outputs
+from training.network import STRIDE, Mirrored, Outputs
 from training.recipe import Recipe
 
 
@@ -41,11 +41,14 @@ def output_of(recipe: Recipe) -> CenterHeatmapOutput:
     return CenterHeatmapOutput(stride=STRIDE, max_lesions=recipe.judging.max_marks, nms_iou=recipe.judging.nms_iou)
 
 
-def as_served(network: Detector, recipe: Recipe) -> nn.Module:
+def as_served(network: nn.Module, recipe: Recipe) -> nn.Module:
     """The network as it is judged, exported and served."""
     if not recipe.network.mirror_when_judged:
         return network.eval()
-    return Mirrored(network, axis=recipe.network.mirror_axis).eval()
+    axis = recipe.network.mirror_axis
+    if axis == "both":
+        return Mirrored(Mirrored(network), axis="vertical").eval()
+    return Mirrored(network, axis=axis).eval()
 
 
 _SCORED = TypeAdapter(tuple[ScoredFilm, ...])

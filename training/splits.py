@@ -56,8 +56,12 @@ class _Stored(BaseModel):
     fold_of: dict[str, int]
 
 
-def split_by_patient(films: Sequence[Film], *, folds: int, seed: int) -> Splits:
+def split_by_patient(
+    films: Sequence[Film], *, folds: int, seed: int, bound: Sequence[tuple[ImageName, ImageName]] = ()
+) -> Splits:
     """Deal patients into folds so that strata are spread evenly.
+
+    Films of a pair in `bound` come into the same fold with all films of their patients: they may be one patient.
 
     Raises
     ------
@@ -67,14 +71,24 @@ def split_by_patient(films: Sequence[Film], *, folds: int, seed: int) -> Splits:
     from sklearn.model_selection import StratifiedGroupKFold
 
     films = sorted(films, key=lambda film: film.image)
-    if (patients := len({film.patient for film in films})) < folds:
+    patient_of = _bound_patients(films, bound)
+    if (patients := len(set(patient_of.values()))) < folds:
         raise SplitError(f"{folds} folds need at least as many patients; there are {patients}")
     strata = _strata([film.stratum for film in films], folds)
     dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     fold_of: dict[ImageName, int] = {}
-    for fold, (_, held_out) in enumerate(dealer.split(films, strata, [film.patient for film in films])):
+    for fold, (_, held_out) in enumerate(dealer.split(films, strata, [patient_of[film.image] for film in films])):
         fold_of.update({films[index].image: fold for index in held_out})
     return Splits(folds=folds, seed=seed, fold_of=fold_of)
+
+
+def _bound_patients(films: Sequence[Film], bound: Sequence[tuple[ImageName, ImageName]]) -> dict[ImageName, str]:
+    """For each film its patient, or the first of all patients that are bound together."""
+    patient_of: dict[ImageName, str] = {film.image: film.patient for film in films}
+    for one, other in bound:
+        first, second = sorted((patient_of[one], patient_of[other]))
+        patient_of = {image: first if patient == second else patient for image, patient in patient_of.items()}
+    return patient_of
 
 
 def _strata(names: list[str], folds: int) -> list[str]:

@@ -46,6 +46,8 @@ class Options:
         Where MLflow keeps its records; None keeps none.
     resume : bool
         Go on with what lies in the out folder; False starts anew.
+    replace : bool
+        Write over another model of the same name and version in the zoo.
     """
 
     data: Path
@@ -56,6 +58,7 @@ class Options:
     splits: Path | None = None
     tracking: Path | None = None
     resume: bool = True
+    replace: bool = False
 
     def wants(self, stage: Stage) -> bool:
         """Whether this stage is to be run."""

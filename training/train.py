@@ -60,6 +60,7 @@ _STAGES = ("audit", "split", "fold", "refit", "report")
     show_default=True,
     help="Go on with what lies in the out folder, or remove its checkpoints and scores first.",
 )
+@click.option("--replace", is_flag=True, help="Write over another model of this name and version in the zoo.")
 @click.option("--refit", is_flag=True, hidden=True)
 @click.option("--report", is_flag=True, hidden=True)
 def command(
@@ -73,6 +74,7 @@ def command(
     splits: Path | None,
     tracking: str,
     resume: bool,
+    replace: bool,
     refit: bool,
     report: bool,
 ) -> None:
@@ -96,7 +98,7 @@ def command(
     if folds and "fold" not in chosen:
         chosen = (*chosen, "fold")
     try:
-        _run(recipe, data, out, zoo, chosen, folds, splits, tracking, resume)
+        _run(recipe, data, out, zoo, chosen, folds, splits, tracking, resume, replace)
     except (TrainingError, OSError) as error:
         click.echo(f"Error: {_told(error)}", err=True)
         sys.exit(1)
@@ -122,6 +124,7 @@ def _run(
     splits: Path | None,
     tracking: str,
     resume: bool,
+    replace: bool,
 ) -> None:
     from training.several import joined
     from training.tasks import Options, Stage, task_of
@@ -140,6 +143,7 @@ def _run(
         splits=splits,
         tracking=records,
         resume=resume,
+        replace=replace,
     )
     with joined() as processes:
         folder = task(recipe, options, processes)

@@ -1,0 +1,368 @@
+"""Keeps a run in MLflow: parameters, curves, figures, the model and a few pictures, in a folder and nowhere else.
+
+Used by `training.detection`, and by other tasks through `open_tracking`; the only module that knows MLflow. The records
+are an SQLite file and a folder of artifacts; nothing is sent anywhere. Names of films are replaced by digests and no
+patient is named. Without MLflow, or with ``--tracking off``, a run goes on and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.card import ModelCard
+from training.cache import PreparedFilms
+from training.data import Film, FilmSet
+from training.files import write_whole
+from training.loop import Progress
+from training.recipe import Recipe
+from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, Made
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE, ARTIFACTS, RUNS_FILE = "mlflow.db", "artifacts", "mlflow-runs.json"
+_NO_TELEMETRY = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_KEPT_LETTERS = re.compile(r"[^A-Za-z0-9_\-. /]")
+_LONGEST_PARAMETER = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What the records may know of a run before it starts."""
+
+    recipe: Recipe
+    read: FilmSet
+    manifest_sha256: str
+    split_digest: str
+    device: str
+    processes: int
+
+
+class Part(Protocol):
+    """The records of one fold, or of the refit."""
+
+    def epoch(self, progress: Progress) -> None:
+        """Keep an epoch's losses, once."""
+
+
+class Tracking(Protocol):
+    """The records of one run."""
+
+    def part(self, name: str) -> contextlib.AbstractContextManager[Part]:
+        """The records of one training within the run."""
+
+    def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
+        """Keep the figures, the report and the model."""
+
+
+class NoTracking:
+    """Keeps nothing."""
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[Part]:
+        """See `Tracking`."""
+        yield self
+
+    def epoch(self, progress: Progress) -> None:
+        """See `Part`."""
+
+    def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
+        """See `Tracking`."""
+
+
+@contextlib.contextmanager
+def open_tracking(folder: Path | None, told: Told, out: Path, *, say: Callable[[str], None]) -> Iterator[Tracking]:
+    """The records of a run below `folder`; those that an interrupted call began are gone on with.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Where `mlflow.db` and `artifacts` lie; None keeps no records.
+    told : Told
+        What is known of the run.
+    out : Path
+        The run's out folder, which remembers the records' ids.
+    say : callable
+        Tells the person why there are no records.
+    """
+    if folder is None:
+        yield NoTracking()
+        return
+    if importlib.util.find_spec("mlflow") is None:
+        say("MLflow is not installed, so the run is not recorded; pip install 'radnode[train]', or --tracking off")
+        yield NoTracking()
+        return
+    tracking = _Mlflow(folder.resolve(), told, out / RUNS_FILE)
+    try:
+        yield tracking
+    except BaseException:
+        tracking.end("FAILED")
+        raise
+    tracking.end("FINISHED")
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One MLflow run that losses are kept in."""
+
+    client: MlflowClient
+    run_id: str
+    kept: int
+    history: list[Progress] = field(default_factory=list)
+
+    def epoch(self, progress: Progress) -> None:
+        """See `Part`. A resumed training tells its old epochs again, and members theirs one after the other."""
+        self.history.append(progress)
+        step = len(self.history)
+        if step <= self.kept:
+            return
+        losses = {name: value for name, value in asdict(progress).items() if name not in ("epoch", "epochs")}
+        for name, value in losses.items():
+            if value is not None:
+                self.client.log_metric(self.run_id, f"train/{name}", value, step=step)
+
+
+class _Mlflow:
+    """Records in MLflow: one run for the whole training, one nested run for each fold and the refit."""
+
+    def __init__(self, folder: Path, told: Told, runs: Path) -> None:
+        os.environ.update({name: os.environ.get(name, value) for name, value in _NO_TELEMETRY.items()})
+        folder.mkdir(parents=True, exist_ok=True)
+        self.uri, self.told, self.runs = f"sqlite:///{folder / DATABASE}", told, runs
+        with _quiet():
+            from mlflow import MlflowClient
+
+            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            name = told.recipe.name
+            known = self.client.get_experiment_by_name(name)
+            where = (folder / ARTIFACTS).as_uri()
+            self.experiment = known.experiment_id if known else self.client.create_experiment(name, where)
+            self.ids: dict[str, str] = self._ids(folder)
+            self.parent = self._run(f"{name} {told.recipe.version}", "run")
+            self._describe()
+        self.histories: dict[str, list[Progress]] = {}
+
+    def _ids(self, folder: Path) -> dict[str, str]:
+        """Ids of the records that an earlier call of the same run began in the same folder."""
+        if not self.runs.exists():
+            return {}
+        kept = json.loads(self.runs.read_text(encoding="utf-8"))
+        same = kept.get("weights_digest") == self.told.recipe.weights_digest and kept.get("folder") == folder.name
+        return dict(kept["ids"]) if same and self._known(kept["ids"].get("run", "")) else {}
+
+    def _known(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(run_id) and self.client.get_run(run_id).info.experiment_id == self.experiment
+        except MlflowException:
+            return False
+
+    def _run(self, name: str, key: str, parent: str = "") -> str:
+        """The id of the run remembered under `key`, begun if there is none."""
+        if key not in self.ids:
+            tags = self._tags() | ({"mlflow.parentRunId": parent} if parent else {})
+            self.ids[key] = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+            folder = Path(self.uri.removeprefix("sqlite:///")).parent.name
+            digest = self.told.recipe.weights_digest
+            write_whole(self.runs, json.dumps({"weights_digest": digest, "folder": folder, "ids": self.ids}))
+        self.client.update_run(self.ids[key], status="RUNNING")
+        return self.ids[key]
+
+    def _tags(self) -> dict[str, str]:
+        told = self.told
+        return {
+            "git_commit": git_commit(),
+            "data_manifest_sha256": told.manifest_sha256,
+            "split_digest": told.split_digest,
+            "recipe_digest": told.recipe.digest,
+            "reader": told.recipe.data.reader,
+            "task": told.recipe.task,
+            "input": told.recipe.input.kind,
+            "seed": str(told.recipe.schedule.seed),
+            "hardware": hardware(told.device, told.processes),
+        }
+
+    def _describe(self) -> None:
+        parameters = flat(told_parameters(self.told.recipe))
+        known = self.client.get_run(self.parent).data.params
+        for name, value in parameters.items():
+            if name not in known:
+                self.client.log_param(self.parent, name, value[:_LONGEST_PARAMETER])
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[Part]:
+        """See `Tracking`."""
+        with _quiet():
+            run_id = self._run(name, name, parent=self.parent)
+            kept = len(self.client.get_metric_history(run_id, "train/centre"))
+        run = _Run(client=self.client, run_id=run_id, kept=kept)
+        self.histories[name] = run.history
+        try:
+            yield run
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
+        """See `Tracking`."""
+        with _quiet():
+            for figure in card.evaluation.figures:
+                self.client.log_metric(self.parent, metric_name(figure.name), figure.value)
+            self._files(made, folder, out)
+            self._pictures(made, prepared)
+            self._model(card, folder)
+
+    def _files(self, made: Made, folder: Path, out: Path) -> None:
+        for name in (CARD_FILE, REPORT_FILE, PARITY_FILE):
+            text = unnamed((folder / name).read_text(encoding="utf-8"), made.read.films)
+            self.client.log_text(self.parent, text, name)
+        for file in (folder / FIGURES_FILE, out / "audit.json", out / "splits.json"):
+            text = unnamed(file.read_text(encoding="utf-8"), made.read.films)
+            self.client.log_text(self.parent, text, file.name)
+
+    def _pictures(self, made: Made, prepared: PreparedFilms) -> None:
+        from training.pictures import loss_curves, overlay, roc_and_froc, telling_films
+
+        judging = made.recipe.judging
+        self.client.log_figure(self.parent, loss_curves(self.histories), "curves/losses.png")
+        self.client.log_figure(self.parent, roc_and_froc(made.evaluation, judging), "curves/roc-froc.png")
+        if not made.recipe.data.show_films:
+            return
+        for kind, pairs in telling_films(made.evaluation, judging).items():
+            for pair in pairs:
+                name = f"films/{kind}-{digest_of(pair.film.image)}.png"
+                self.client.log_image(self.parent, overlay(pair, prepared, made.evaluation), name)
+
+    def _model(self, card: ModelCard, folder: Path) -> None:
+        """The ONNX file as a model that MLflow can load, with the types of its input and outputs."""
+        import mlflow
+        import numpy as np
+        import onnx
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        model = onnx.load(folder / card.weights[0].file)
+        picture = np.dtype(np.float32)
+
+        def specs(values: Any) -> list[Any]:  # protobuf has no types
+            return [
+                TensorSpec(picture, [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim], value.name)
+                for value in values
+            ]
+
+        signature = ModelSignature(Schema(specs(model.graph.input)), Schema(specs(model.graph.output)))
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            with mlflow.start_run(run_id=self.parent):
+                mlflow.onnx.log_model(
+                    model,
+                    name="model",
+                    signature=signature,
+                    pip_requirements=["onnxruntime"],
+                    save_as_external_data=False,
+                )
+        finally:
+            mlflow.set_tracking_uri(before)
+
+    def end(self, status: str) -> None:
+        """Close the run."""
+        self.client.set_terminated(self.parent, status)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow and what it brings warn of their own insides."""
+    import logging
+
+    loud = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    before = [logger.level for logger in loud]
+    for logger in loud:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loud, before, strict=True):
+            logger.setLevel(level)
+
+
+def told_parameters(recipe: Recipe) -> dict[str, object]:
+    """What the recipe says, for the records."""
+    return recipe.model_dump(mode="json", exclude_none=True)
+
+
+def flat(values: Mapping[str, object], before: str = "") -> dict[str, str]:
+    """Nested values as ``part.key`` to text."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = str(value)
+    return found
+
+
+def metric_name(figure: str) -> str:
+    """A figure's name as MLflow takes it."""
+    return "val/" + _KEPT_LETTERS.sub("", figure.replace("%", "percent"))[:200].strip()
+
+
+def digest_of(image: str) -> str:
+    """What a film is called in the records: names of files may hold patient numbers."""
+    return hashlib.sha256(image.encode()).hexdigest()[:12]
+
+
+def unnamed(text: str, films: tuple[Film, ...]) -> str:
+    """`text` with every film's name replaced by its digest."""
+    names = {str(film.image): digest_of(film.image) for film in films}
+    return re.sub(r"[^\s\"';:,|()`]+", lambda word: names.get(word.group(), word.group()), text)
+
+
+def git_commit() -> str:
+    """The commit that the code is of, with ``+`` when files were changed since; "unknown" outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            check=True,
+            timeout=30,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
+
+
+def hardware(device: str, processes: int) -> str:
+    """What the run was computed on, in words."""
+    import torch
+
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return (
+        f"{processes} x {where}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
