@@ -175,7 +175,7 @@ class Mirrored(nn.Module):
     it costs a second look. `axis` says whether the mirror swaps left and right or above and below.
     """
 
-    def __init__(self, network: Detector, *, axis: Literal["horizontal", "vertical"] = "horizontal") -> None:
+    def __init__(self, network: nn.Module, *, axis: Literal["horizontal", "vertical"] = "horizontal") -> None:
         super().__init__()
         self.network = network
         self.swapped, self.sides = (-1, [2, 1, 0, 3]) if axis == "horizontal" else (-2, [0, 3, 2, 1])
