@@ -22,6 +22,7 @@ from models.card import ModelCard
 _LONG_SIDE_PER_LETTER: Final = 62  # letters' size as a part of the longer side
 _WIDTH_PER_LETTER: Final = 34  # narrow pictures: at least so many letter sizes fit into the width
 _SMALLEST_LETTER_PX: Final = 12
+_VOLUME: Final = "118565006"  # SCT
 _DIAMETERS: Final = frozenset({"103339001", "103340004"})  # SCT long axis, short axis
 
 Rectangle = tuple[float, float, float, float]
@@ -204,11 +205,13 @@ def finding_name(lesion: Lesion | Finding, request: EncodeRequest) -> str:
 
 
 def size_text(measurements: tuple[Measurement, ...], language: str) -> str:
-    """Sizes as people read them: two axes as ``34 × 28 mm``, anything else with its name."""
+    """Sizes as people read them: two axes as ``34 × 28 mm``, with a volume after them, anything else with its name."""
     axes = [measurement for measurement in measurements if measurement.quantity.value in _DIAMETERS]
     if len(axes) == len(_DIAMETERS):
         numbers = " × ".join(f"{axis.value:.0f}" for axis in sorted(axes, key=lambda axis: -axis.value))
-        return f"{numbers} {_unit(axes[0], language)}".replace(" ", "\N{NO-BREAK SPACE}")
+        sizes = [f"{numbers} {_unit(axes[0], language)}"]
+        sizes += [f"{one.value:.0f} {_unit(one, language)}" for one in measurements if one.quantity.value == _VOLUME]
+        return ", ".join(size.replace(" ", "\N{NO-BREAK SPACE}") for size in sizes)
     return ", ".join(
         f"{texts.code_name(measurement.quantity, language).lower()} {measurement.value:.0f} "
         f"{_unit(measurement, language)}"
@@ -217,7 +220,7 @@ def size_text(measurements: tuple[Measurement, ...], language: str) -> str:
 
 
 def _unit(measurement: Measurement, language: str) -> str:
-    known = {"mm": texts.MILLIMETRES, "{pixels}": texts.PIXELS, "pixels": texts.PIXELS}
+    known = {"mm": texts.MILLIMETRES, "mm3": texts.CUBIC_MILLIMETRES, "{pixels}": texts.PIXELS, "pixels": texts.PIXELS}
     text = known.get(measurement.unit.value)
     return text.in_language(language) if text else measurement.unit.value
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from pydicom import Dataset
 
+from dicom_node.results import texts
 from dicom_node.results.header import SourceHeader
 from dicom_node.results.profile import ENCODER_VERSION
 from dicom_node.results.request import EncodeRequest
@@ -121,7 +122,7 @@ def stamp_as(
     if result.Modality != "PR":  # a presentation state has creation date and time of its own
         result.ContentDate, result.ContentTime = date, time
     result.SeriesNumber, result.InstanceNumber = series_number, instance_number
-    result.SeriesDescription = title.in_language(language)
+    result.SeriesDescription = texts.series_title(title, card, language)
     result.Manufacturer = result.ManufacturerModelName = NODE_NAME
     result.SoftwareVersions = ENCODER_VERSION
     provenance = provenance_of(card)

@@ -120,7 +120,7 @@ def _segmentation(
         software_versions=speaker.version,
         device_serial_number=speaker.serial_number,
         content_label="LESIONS",
-        content_description=texts.SERIES_SEGMENTATION.in_language("en"),
+        content_description=texts.series_title(texts.SERIES_SEGMENTATION, request.card, "en"),
         omit_empty_frames=True,
     )
     _fix_dimension_uid(result, key.inner_uid("dimension", Role.SEGMENTATION, ordinal))
@@ -133,7 +133,7 @@ def _description(
     assert request.card is not None
     speaker = provenance_of(request.card)
     title = request.card.label(lesion.label).title.in_language(language)
-    return hd.seg.SegmentDescription(
+    description = hd.seg.SegmentDescription(
         segment_number=segment,
         segment_label=f"{number}. {title}"[:_LABEL_LIMIT],
         segmented_property_category=_concept(_ABNORMAL),
@@ -149,6 +149,9 @@ def _description(
         tracking_id=lesion.tracking_id,
         anatomic_regions=[_concept(lesion.site)],
     )
+    if texts.is_demonstration(request.card):
+        description.SegmentDescription = texts.warning_sentence(request.card, language)
+    return description
 
 
 def _concept(code: Code) -> CodedConcept:

@@ -144,13 +144,21 @@ def _procedure(header: SourceHeader) -> CodedConcept:
     return _concept(code, "en")
 
 
-def _algorithm(request: EncodeRequest) -> sr.AlgorithmIdentification:
+def _algorithm(request: EncodeRequest, language: str) -> sr.AlgorithmIdentification:
     speaker = provenance_of(request.card)
     return sr.AlgorithmIdentification(
         name=speaker.name,
         version=speaker.version,
-        parameters=speaker.parameters or None,
+        parameters=[*speaker.parameters, *_demonstration(request, language)] or None,
     )
+
+
+def _demonstration(request: EncodeRequest, language: str) -> list[str]:
+    """What must stand beside every lesion of a demonstration; a report has no other place that viewers show there."""
+    if not texts.is_demonstration(request.card):
+        return []
+    spoken = ["en"] if language == "en" else [language, "en"]
+    return [texts.DEMONSTRATION_SENTENCE.in_language(one) for one in spoken]
 
 
 def _lesion_group(lesion: Lesion, request: EncodeRequest, images: dict[SopUid, AnalysedImage], language: str) -> _Group:
@@ -166,7 +174,7 @@ def _lesion_group(lesion: Lesion, request: EncodeRequest, images: dict[SopUid, A
             tracking_identifier=tracking,
             referenced_region=regions[0],
             finding_type=finding,
-            algorithm_id=_algorithm(request),
+            algorithm_id=_algorithm(request, language),
             finding_sites=sites,
             measurements=measurements,
         )
@@ -174,7 +182,7 @@ def _lesion_group(lesion: Lesion, request: EncodeRequest, images: dict[SopUid, A
         tracking_identifier=tracking,
         referenced_regions=regions,
         finding_type=finding,
-        algorithm_id=_algorithm(request),
+        algorithm_id=_algorithm(request, language),
         finding_sites=sites,
         measurements=measurements,
     )

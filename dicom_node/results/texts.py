@@ -19,6 +19,16 @@ RESEARCH_SENTENCE: Final = Text(
     en="For research only. Not a medical device; not for diagnosis. To be judged by a radiologist.",
     ru="В исследовательских целях. Не медицинское изделие, не для постановки диагноза. Заключение даёт врач.",
 )
+DEMONSTRATION: Final = Text(en="DEMONSTRATION, ACCURACY UNKNOWN", ru="ДЕМОНСТРАЦИЯ, ТОЧНОСТЬ НЕИЗВЕСТНА")
+DEMONSTRATION_WORD: Final = Text(en="AI, demonstration", ru="ИИ, демонстрация")
+DEMONSTRATION_SENTENCE: Final = Text(
+    en="Demonstration of the software: how often this model is right is not known. Not a medical device; not for "
+    "diagnosis; not to be relied on in any way.",
+    ru="Демонстрация работы программы: точность этой модели неизвестна. Не медицинское изделие, не для постановки "
+    "диагноза, полагаться на результат нельзя.",
+)
+# short: a series' description has 64 characters, and validators count the bytes of Cyrillic
+DEMONSTRATION_SERIES: Final = Text(en="DEMO", ru="ДЕМО")
 REGISTERED: Final = Text(en="ANALYSED BY SOFTWARE", ru="ОБРАБОТАНО ПРОГРАММОЙ")
 REGISTERED_SENTENCE: Final = Text(
     en="Result of software, registration {number}. To be judged by a radiologist.",
@@ -58,6 +68,7 @@ SLICE: Final = Text(en="key slice", ru="ключевой срез")
 SCALED: Final = Text(en="picture scaled to {percent} of its size", ru="изображение уменьшено до {percent} размера")
 PIXELS: Final = Text(en="px", ru="пикс.")
 MILLIMETRES: Final = Text(en="mm", ru="мм")
+CUBIC_MILLIMETRES: Final = Text(en="mm³", ru="мм³")
 
 SERIES_REPORT: Final = Text(en="AI: marks (report)", ru="ИИ: отметки (отчёт)")
 SERIES_NEGATIVE: Final = Text(en="AI: no marks (report)", ru="ИИ: без отметок (отчёт)")
@@ -115,25 +126,38 @@ def code_name(code: Code, language: str) -> str:
     return code.meaning
 
 
+def is_demonstration(card: ModelCard | None) -> bool:
+    """Whether the model only shows that the machinery works."""
+    return card is not None and card.identity.use is Use.DEMONSTRATION
+
+
 def warning(card: ModelCard | None, language: str) -> str:
-    """The short warning on top of every picture; that of research in both languages, whoever reads the picture."""
+    """The short warning on top of every picture; in both languages, whoever reads the picture, unless registered."""
     if card is not None and card.identity.use is Use.REGISTERED:
         return REGISTERED.in_language(language)
+    words = DEMONSTRATION if is_demonstration(card) else RESEARCH
     other = "en" if language == "ru" else "ru"
-    return f"{RESEARCH.in_language(language)} / {RESEARCH.in_language(other)}"
+    return f"{words.in_language(language)} / {words.in_language(other)}"
 
 
 def warning_word(card: ModelCard | None, language: str) -> str:
     """The warning as one word, where there is room for no more."""
-    registered = card is not None and card.identity.use is Use.REGISTERED
-    return (AI if registered else RESEARCH_WORD).in_language(language)
+    if card is not None and card.identity.use is Use.REGISTERED:
+        return AI.in_language(language)
+    return (DEMONSTRATION_WORD if is_demonstration(card) else RESEARCH_WORD).in_language(language)
 
 
 def warning_sentence(card: ModelCard | None, language: str) -> str:
     """The whole warning. Research is the only default: without a card nothing is registered."""
     if card is not None and card.identity.use is Use.REGISTERED:
         return REGISTERED_SENTENCE.in_language(language).format(number=card.identity.registration_number)
-    return RESEARCH_SENTENCE.in_language(language)
+    return (DEMONSTRATION_SENTENCE if is_demonstration(card) else RESEARCH_SENTENCE).in_language(language)
+
+
+def series_title(title: Text, card: ModelCard | None, language: str) -> str:
+    """A series' description; that of a demonstration says so before anything else."""
+    words = title.in_language(language)
+    return f"{DEMONSTRATION_SERIES.in_language(language)}. {words}" if is_demonstration(card) else words
 
 
 def percent(score: float) -> str:
