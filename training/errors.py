@@ -5,7 +5,8 @@ TrainingError
 ├── DataError      the data set cannot be used as it is
 │   └── SplitError     the split parts a patient or does not fit the data
 ├── ResumeError    what lies in the out folder was made from something else
-└── ExportError    the exported file does not say what the network says
+├── ExportError    the exported file does not say what the network says
+└── TrackingError  the run's records cannot be kept
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class SplitError(DataError):
 
 class ResumeError(TrainingError):
     """A checkpoint or a kept result belongs to another recipe or other films, or cannot be read."""
+
+
+class TrackingError(TrainingError):
+    """MLflow cannot keep the run's records; results and checkpoints are untouched."""
 
 
 class ExportError(TrainingError):

@@ -6,6 +6,7 @@ of any size under the name `pictures` and give the outputs under the names of th
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.errors import ExportError
+from training.files import write_whole
 from training.network import Outputs
 
 INPUT_NAME = "pictures"
@@ -83,7 +85,9 @@ def export(network: nn.Module, folder: Path, *, height: int, width: int) -> None
         warnings.simplefilter("ignore")  # the exporter warns of its own internals; parity is what judges the result
         program = torch.export.export(served, (example,), dynamic_shapes=shapes)
         _forget_sources(program)
-        torch.export.save(program, folder / TORCH_FILE)
+        archive = io.BytesIO()  # written from memory, so that a full disk is told as such
+        torch.export.save(program, archive)
+        write_whole(folder / TORCH_FILE, archive.getvalue())
         torch.onnx.export(
             program,
             (),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from models.card import ModelCard
 from training.cache import PreparedFilms
 from training.data import Film, FilmSet
+from training.errors import TrackingError
 from training.files import write_whole
 from training.loop import Progress
 from training.recipe import Recipe
@@ -136,7 +137,8 @@ class _Run:
         losses = {name: value for name, value in asdict(progress).items() if name not in ("epoch", "epochs")}
         for name, value in losses.items():
             if value is not None:
-                self.client.log_metric(self.run_id, f"train/{name}", value, step=step)
+                with _quiet():
+                    self.client.log_metric(self.run_id, f"train/{name}", value, step=step)
 
 
 class _Mlflow:
@@ -301,7 +303,14 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            from mlflow.exceptions import MlflowException
+
             yield
+    except MlflowException as error:
+        raise TrackingError(
+            "MLflow cannot keep the run's records; what was trained is kept. Mend it and run the command again, or run "
+            f"it with --tracking off. MLflow says: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         for logger, level in zip(loud, before, strict=True):
             logger.setLevel(level)
