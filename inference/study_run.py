@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference import postprocess
-from inference.breast_findings import breast_findings
+from inference.breast_findings import BreastView, breast_findings
 from inference.findings import AnalysedImage, Finding, Findings, Flag, ModelIdentity, StudyUid
 from inference.guard import AppearanceGuard, guard_flags
 from inference.images import LoadLimits
@@ -217,8 +217,9 @@ class StudyRun:
         found = postprocess.study_findings(said)
         if not isinstance(self.card.input, BreastInput):
             return found
-        side_of = {item.picture.header.sop_instance_uid: item.picture.header.laterality for item, _ in self.results}
-        return found + breast_findings(found, side_of)
+        headers = [item.picture.header for item, _ in self.results]
+        views = {header.sop_instance_uid: BreastView(side=header.laterality, view=header.view) for header in headers}
+        return found + breast_findings(found, views, self.card.labels)
 
     def timings_s(self, now_s: float) -> dict[str, float]:
         """See `Analysis.timings_s`."""

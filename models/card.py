@@ -302,6 +302,17 @@ class OperatingPoint(_Part):
     chosen_by: str = Field(min_length=1, description="how the threshold was chosen, and on what data")
 
 
+class BreastComparison(_Part):
+    """How a breast is judged when the same view of the other breast is there: tissue is alike on both sides.
+
+    The logit of the view less `contralateral` times the logit of the other breast's view, calibrated for itself.
+    """
+
+    contralateral: float = Field(gt=0, le=1, description="share of the other breast's logit that is subtracted")
+    calibration: Calibration = Calibration()
+    point: OperatingPoint
+
+
 class Label(_Part):
     """One thing the model looks for. The order of labels is the order of the network's channels."""
 
@@ -318,6 +329,7 @@ class Label(_Part):
     lesion_calibration: Calibration = Calibration()
     picture: OperatingPoint | None = Field(default=None, description="null when the network says nothing of the whole")
     picture_calibration: Calibration = Calibration()
+    breast: BreastComparison | None = Field(default=None, description="null: each breast is judged for itself")
 
     @property
     def operating_point(self) -> OperatingPoint:

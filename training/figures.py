@@ -10,16 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.intervals import Estimate, clopper_pearson, patient_bootstrap
-from eval.roc import auroc_by_patient, confusion
+from eval.roc import auroc, confusion
 from models.card import Figure
+from training.breasts import Compared, compare_breasts
 from training.data import FilmSet
 from training.errors import DataError
-from training.found import found_at_rates, found_at_threshold, shown_share
+from training.found import Bootstrap, found_at_rates, found_at_threshold, shown_share
 from training.operating import Operating, Pair, fit_operating
 from training.recipe import Judging
 from training.score import ScoredFilm
@@ -47,18 +49,22 @@ class Evaluation:
         Calibration and thresholds fitted on all folds: what the card serves.
     figures : tuple of Figure
         In the order in which they are printed; those with nothing to count are left out.
+    breasts : Compared or None
+        How breasts are held against each other, where the recipe asks for it.
     """
 
     judged: tuple[Pair, ...]
     nested: dict[int, Operating]
     served: Operating
     figures: tuple[Figure, ...]
+    breasts: Compared | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What could not be fitted, and where."""
         nested = [f"fold {fold}: {note}" for fold, point in self.nested.items() for note in point.notes]
-        return (*(f"served: {note}" for note in self.served.notes), *nested)
+        compared = self.breasts.notes if self.breasts else ()
+        return (*(f"served: {note}" for note in self.served.notes), *nested, *compared)
 
     def figure(self, name: str) -> Figure:
         """The figure called `name`.
@@ -90,19 +96,22 @@ def evaluate(read: FilmSet, scored: Sequence[ScoredFilm], judging: Judging) -> E
     nested = {fold: fit_operating([pair for pair in judged if pair.scored.fold != fold], judging) for fold in folds}
     served = fit_operating(judged, judging)
     everywhere = dict.fromkeys(folds, served)
+    breasts = compare_breasts(pairs, judging, positive=read.positive, seed=SEED)
+    draws = partial(patient_bootstrap, resamples=judging.resamples, seed=SEED)
     figures = (
-        _separation(read, judged)
-        + _shortcuts(read, judged)
+        _separation(read, judged, draws)
+        + _shortcuts(read, judged, draws)
         + _film_calls(read, NESTED, judged, nested)
         + _film_calls(read, SERVED, judged, everywhere)
-        + _calibration(judged, nested)
-        + found_at_rates(judged, judging, seed=SEED)
-        + found_at_threshold(read, NESTED, judged, nested, judging, seed=SEED)
-        + found_at_threshold(read, SERVED, judged, everywhere, judging, seed=SEED)
+        + (breasts.figures if breasts else ())
+        + _calibration(judged, nested, draws)
+        + found_at_rates(judged, judging, draws)
+        + found_at_threshold(read, NESTED, judged, nested, judging, draws)
+        + found_at_threshold(read, SERVED, judged, everywhere, judging, draws)
         + _aside(read, pairs, nested, judging)
     )
     counted = tuple(figure for figure in figures if not math.isnan(figure.value))
-    return Evaluation(judged=judged, nested=nested, served=served, figures=counted)
+    return Evaluation(judged=judged, nested=nested, served=served, figures=counted, breasts=breasts)
 
 
 def _pairs(read: FilmSet, scored: Sequence[ScoredFilm]) -> list[Pair]:
@@ -161,7 +170,7 @@ def _subgroups(read: FilmSet, pairs: Sequence[Pair]) -> list[tuple[str, NDArray[
     return found
 
 
-def _separation(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+def _separation(read: FilmSet, pairs: Sequence[Pair], draws: Bootstrap) -> tuple[Figure, ...]:
     rows = _columns(pairs)
     figures = []
     for against, compared in _groups(read, rows):
@@ -170,28 +179,34 @@ def _separation(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
             truth = rows.positive[chosen]
             if subgroup and min(int(truth.sum()), int((~truth).sum())) < _FEWEST:
                 continue
-            figures.append(_auroc(f"AUROC {read.positive} vs {against}{subgroup}", read, rows, chosen))
-    return (*figures, _by_patient(read, rows))
+            figures.append(_auroc(f"AUROC {read.positive} vs {against}{subgroup}", read, rows, chosen, draws))
+    return (*figures, _by_patient(read, rows, draws))
 
 
-def _auroc(name: str, read: FilmSet, rows: _Columns, chosen: NDArray[np.bool_]) -> Figure:
+def _auroc(name: str, read: FilmSet, rows: _Columns, chosen: NDArray[np.bool_], draws: Bootstrap) -> Figure:
     truth, patients = rows.positive[chosen], rows.patient[chosen]
-    estimate = auroc_by_patient(rows.logit[chosen], truth, patients, seed=SEED)
+    estimate = _auroc_of(rows.logit[chosen], truth, patients, draws)
     on = f"{truth.sum()} {read.positive}, {(~truth).sum()} other films, {np.unique(patients).size} patients"
     return figure(name, estimate, on)
 
 
-def _by_patient(read: FilmSet, rows: _Columns) -> Figure:
+def _auroc_of(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], patients: NDArray[np.str_], draws: Bootstrap
+) -> Estimate:
+    return draws(lambda rows: auroc(scores[rows], truth[rows]), patients, truth)
+
+
+def _by_patient(read: FilmSet, rows: _Columns, draws: Bootstrap) -> Figure:
     """The highest film of a patient decides for him."""
     patients = np.unique(rows.patient)
     highest = np.asarray([rows.logit[rows.patient == patient].max() for patient in patients])
     truth = np.asarray([rows.positive[rows.patient == patient].any() for patient in patients])
-    estimate = auroc_by_patient(highest, truth, patients, seed=SEED)
+    estimate = _auroc_of(highest, truth, patients, draws)
     on = f"{truth.sum()} patients with {read.positive}, {(~truth).sum()} without, all judged films"
     return figure(f"AUROC {read.positive} vs all others, by patient (highest film)", estimate, on)
 
 
-def _shortcuts(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
+def _shortcuts(read: FilmSet, pairs: Sequence[Pair], draws: Bootstrap) -> tuple[Figure, ...]:
     """How far a trait alone, which no lesion is, would carry; and how far the score follows it without lesions."""
     rows, figures = _columns(pairs), []
     for trait in read.subgroups:
@@ -201,8 +216,8 @@ def _shortcuts(read: FilmSet, pairs: Sequence[Pair]) -> tuple[Figure, ...]:
         value = Counter(values[rows.positive].tolist()).most_common(1)[0][0]
         has, without = values == value, ~rows.positive
         against, chosen = _groups(read, rows)[0]
-        alone = auroc_by_patient(has[chosen].astype(float), rows.positive[chosen], rows.patient[chosen], seed=SEED)
-        follows = auroc_by_patient(rows.logit[without], has[without], rows.patient[without], seed=SEED)
+        alone = _auroc_of(has[chosen].astype(float), rows.positive[chosen], rows.patient[chosen], draws)
+        follows = _auroc_of(rows.logit[without], has[without], rows.patient[without], draws)
         name = f"AUROC of {trait} {value} alone, {read.positive} vs {against}"
         figures.append(figure(name, alone, f"{chosen.sum()} films"))
         name = f"AUROC of the film score for {trait} {value} among films without {read.positive} (0.5: no shortcut)"
@@ -232,7 +247,7 @@ def film_positive(pair: Pair, operating: Operating) -> bool:
     return operating.picture_score(pair.scored.picture_logit) >= operating.picture_threshold
 
 
-def _calibration(pairs: Sequence[Pair], nested: Mapping[int, Operating]) -> tuple[Figure, ...]:
+def _calibration(pairs: Sequence[Pair], nested: Mapping[int, Operating], draws: Bootstrap) -> tuple[Figure, ...]:
     """How far calibrated film scores are from the truth, with the calibration of the other folds."""
     rows = _columns(pairs)
     scores = np.asarray([nested[pair.scored.fold].picture_score(pair.scored.picture_logit) for pair in pairs])
@@ -247,12 +262,12 @@ def _calibration(pairs: Sequence[Pair], nested: Mapping[int, Operating]) -> tupl
     return (
         figure(
             "Brier score of the film score (calibrated on the other folds)",
-            patient_bootstrap(brier, rows.patient, apart, seed=SEED),
+            draws(brier, rows.patient, apart),
             on,
         ),
         figure(
             "mean film score minus share of positive films (calibrated on the other folds)",
-            patient_bootstrap(excess, rows.patient, apart, seed=SEED),
+            draws(excess, rows.patient, apart),
             on,
         ),
     )

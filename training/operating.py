@@ -78,28 +78,28 @@ def fit_operating(pairs: Sequence[Pair], judging: Judging) -> Operating:
         )
     positive = np.asarray([pair.film.positive for pair in pairs])
     logits = np.asarray([pair.scored.picture_logit for pair in pairs])
-    picture, notes = _fitted("film scores", logits, positive)
+    picture, notes = fitted("film scores", logits, positive)
     rule = deciding(judging)
     marks = [
         (mark.score, any(rule.hits(mark.box, box) for box in pair.film.boxes))
         for pair in pairs
         for mark in pair.scored.marks
     ]
-    lesion, more = _fitted(
+    lesion, more = fitted(
         "mark scores", np.asarray([score for score, _ in marks]), np.asarray([hit for _, hit in marks])
     )
     curve = froc([rule.match(pair.scored.marks, pair.film.boxes) for pair in pairs])
     lowest = threshold_at_sensitivity(logits[positive], judging.picture_sensitivity)
     return Operating(
         picture_calibration=picture,
-        picture_threshold=_down(calibrated(lowest, picture)),
+        picture_threshold=rounded_down(calibrated(lowest, picture)),
         lesion_calibration=lesion,
         lesion_threshold=_up(calibrated(curve.threshold_at(judging.false_marks_per_film), lesion)),
         notes=notes + more,
     )
 
 
-def _fitted(what: str, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[Calibration, tuple[str, ...]]:
+def fitted(what: str, logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[Calibration, tuple[str, ...]]:
     """Platt scaling; where a network that has learnt nothing cannot be calibrated its raw scores, and a note."""
     try:
         return platt(logits, truth), ()
@@ -133,7 +133,8 @@ def platt(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> Calibration:
     return Calibration(slope=round(float(weights[0]), 6), intercept=round(float(weights[1]), 6))
 
 
-def _down(score: float) -> float:
+def rounded_down(score: float) -> float:
+    """A threshold rounded so that what was positive stays positive."""
     return math.floor(score * _STEPS) / _STEPS
 
 

@@ -130,6 +130,13 @@ class Judging(_Part):
     false_marks_per_film: float = Field(default=0.25, gt=0, description="over all judged films, at the threshold")
     max_marks: int = Field(default=20, ge=1, le=300, description="marks kept of a film")
     nms_iou: float = Field(default=0.3, gt=0, lt=1, description="overlap above which the weaker of two marks goes")
+    contralateral: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="judge a breast by its logit less this share of the other breast's; null: each alone",
+    )
+    resamples: int = Field(default=2000, ge=100, description="draws of patients from which intervals come")
     caveat: str = Field(
         default="Settings of the recipe were chosen by people who knew figures of some of these films, so the figures "
         "are somewhat hopeful.",

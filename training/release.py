@@ -155,6 +155,8 @@ def build_card(made: Made, draft: Mapping[str, object], folder: Path) -> ModelCa
         },
         "picture_calibration": served.picture_calibration,
     }
+    if made.evaluation.breasts is not None:
+        measured["breast"] = made.evaluation.breasts.served
     try:
         labels = cast("list[dict[str, object]]", draft["labels"])
         if [label.get("key") for label in labels] != list(recipe.network.labels):
@@ -194,7 +196,7 @@ def _method(made: Made) -> str:
         "by a network that saw no film of its patient. Thresholds and calibration of each fold come from the other "
         "folds. The weights served are one more training on all films, which no film is left to judge: the figures "
         "are those of the folds' networks, and the served thresholds were chosen on all out-of-fold scores. "
-        f"Intervals: 95 %, patients resampled 2,000 times (seed {SEED}), for calls of films Clopper-Pearson as if "
+        f"Intervals: 95 %, patients resampled {made.recipe.judging.resamples:,} times (seed {SEED}), for calls of films Clopper-Pearson as if "
         f"films were independent. {made.recipe.judging.caveat}"
     ).strip()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from eval.roc import auroc
 from inference.findings import Box
 from tests.training_films import LIVELY, STILL, prepared, recipe
+from training.breasts import compare_breasts
 from training.data import Film, ImageName, PatientKey, Teaches
 from training.errors import DataError
 from training.loop import fit
 from training.mammography import read_folder
 from training.mammography_views import Settings, Views
+from training.network import Detector
+from training.operating import Pair
 from training.pasting import Circle, cut_out, cut_out_tissue, paste
-from training.recipe import Showing, read_recipe
+from training.recipe import Judging, Showing, read_recipe
+from training.score import ScoredFilm, as_served
 from training.views import check_views
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
@@ -162,6 +169,21 @@ def test_a_training_on_such_views_runs_and_resumes(tmp_path: Path) -> None:
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("axes", [(-1,), (-2,), (-1, -2)])
+def test_the_mean_of_four_mirror_images_answers_every_mirror_image_alike(axes: tuple[int, ...]) -> None:
+    plan = recipe(epochs=1)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={"mirror_axis": "both"})})
+    torch.manual_seed(0)
+    served = as_served(Detector(plan.network, pretrained=False), plan)
+    pictures = torch.rand(2, 1, 64, 96)
+    with torch.inference_mode():
+        one, other = served(pictures), served(pictures.flip(axes))
+    torch.testing.assert_close(other.heatmap.flip(axes), one.heatmap, rtol=0, atol=1e-4)
+    torch.testing.assert_close(other.picture, one.picture, rtol=0, atol=1e-4)
+    sides = [2 if -1 in axes else 0, 3 if -2 in axes else 1, 0 if -1 in axes else 2, 1 if -2 in axes else 3]
+    torch.testing.assert_close(other.ltrb.flip(axes)[:, sides], one.ltrb, rtol=0, atol=1e-3)
+
+
 def test_the_recipe_of_the_zoo_can_be_read() -> None:
     plan = read_recipe(RECIPES / "mammography_lesion.toml")
     check_views(plan)
@@ -205,6 +227,83 @@ def test_two_lesions_of_a_film_are_one_film_with_two_boxes(tmp_path: Path) -> No
     assert [box.center for box in one.boxes] == [(40.0, 50.0), (10.0, 20.0)]
     assert list(one.radii) == [3, 4]
     assert one.breast == "1 L"
+
+
+def woman(number: int, *, lesion: str = "", tissue: float = 0.0, judged: bool = True) -> list[Pair]:
+    """Both breasts of one woman: what is said of both rises with her tissue, and with a lesion by 1."""
+    pairs = []
+    for side in "RL":
+        name = ImageName(f"{number}{side}.png")
+        shown = side == lesion
+        one = Film(
+            image=name,
+            path=Path(name),
+            patient=PatientKey(str(number)),
+            reading="lesion" if shown else "normal",
+            positive=shown,
+            judged=judged,
+            teaches=Teaches.LESIONS if shown else Teaches.NO_LESION,
+            traits={"view": "MLO"},
+            breast=f"{number} {side}",
+        )
+        logit = tissue + (1.0 if shown else 0.0) + 0.3 * math.sin(7 * number + ord(side))
+        pairs.append(Pair(film=one, scored=ScoredFilm(image=name, fold=number % 4, picture_logit=logit, marks=())))
+    return pairs
+
+
+JUDGING = Judging(contralateral=0.8, picture_sensitivity=0.9)
+
+
+def women(count: int = 60) -> list[Pair]:
+    random = np.random.default_rng(0)
+    lesions = ["R", "", "L", "", ""]
+    return [
+        pair
+        for number in range(count)
+        for pair in woman(number, lesion=lesions[number % 5], tissue=float(random.normal(0, 2)))
+    ]
+
+
+def test_holding_breasts_against_each_other_takes_away_what_is_the_womans_tissue() -> None:
+    pairs = women()
+    compared = compare_breasts(pairs, JUDGING, positive="lesion", seed=1)
+    assert compared is not None
+    truth = np.asarray([pair.film.positive for pair in pairs])
+    plain = auroc(np.asarray([pair.scored.picture_logit for pair in pairs]), truth)
+    assert plain < 0.75
+    assert compared.figures[0].value > 0.9
+    assert compared.served.contralateral == 0.8
+    assert compared.figures[1].value == pytest.approx(0.9, abs=0.1)
+    assert "24 lesion" in compared.figures[0].on
+
+
+def test_the_calibration_of_a_fold_does_not_come_from_its_own_films() -> None:
+    pairs = women()
+    compared = compare_breasts(pairs, JUDGING, positive="lesion", seed=1)
+    upside_down = [
+        replace(pair, scored=replace(pair.scored, picture_logit=-pair.scored.picture_logit))
+        if pair.scored.fold == 0
+        else pair
+        for pair in pairs
+    ]
+    other = compare_breasts(upside_down, JUDGING, positive="lesion", seed=1)
+    assert compared is not None
+    assert other is not None
+    assert other.figures[1].value < compared.figures[1].value
+
+
+def test_films_that_are_not_judged_serve_as_the_other_breast_only() -> None:
+    one, other = woman(0, lesion="R", tissue=1.0)
+    aside = replace(other, film=replace(other.film, judged=False))
+    compared = compare_breasts([one, aside, *women(20)], JUDGING, positive="lesion", seed=1)
+    assert compared is not None
+    assert "9 lesion, 32 other" in compared.figures[0].on
+
+
+def test_without_the_recipes_word_or_without_other_breasts_nothing_is_compared() -> None:
+    assert compare_breasts(women(), Judging(), positive="lesion", seed=1) is None
+    alone = [pair for pair in women() if pair.film.breast.endswith("R")]
+    assert compare_breasts(alone, JUDGING, positive="lesion", seed=1) is None
 
 
 def table(folder: Path, rows: list[dict[str, str]]) -> None:
