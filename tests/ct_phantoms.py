@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from inference.findings import SeriesUid, SopUid, StudyUid
+from inference.images import ImageHeader, Volume
 from models.card import read_card
 from models.registry import InstalledModel
 from tests.pictures import save, slice_data_set
@@ -111,6 +113,27 @@ def write_series(
             setattr(data_set, keyword, value)
         paths.append(save(data_set, folder / f"{index:03}.dcm"))
     return paths
+
+
+def volume_of(voxels: NDArray[np.float32], spacing_mm: Triple = (1.0, 1.0, 1.0)) -> Volume:
+    """An axial volume without files behind it."""
+    header = ImageHeader(
+        sop_instance_uid=SopUid("1.1"),
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        series_uid=SeriesUid("1.3"),
+        study_uid=StudyUid("1.2"),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        rows=voxels.shape[1],
+        columns=voxels.shape[2],
+    )
+    return Volume(
+        voxels=voxels,
+        spacing_mm=spacing_mm,
+        origin_mm=(0.0, 0.0, 0.0),
+        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+        headers=(header,) * len(voxels),
+        pixel_digest="",
+    )
 
 
 CARD = """

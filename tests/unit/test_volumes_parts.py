@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicom_node.results.seg import polygon_mask
-from inference.findings import SeriesUid, SopUid, StudyUid
-from inference.images import ImageHeader, LoadLimits, Volume
+from inference.images import LoadLimits
 from inference.outputs.components import outline
 from inference.refusals import Reason, Refused
 from inference.volumes.decode import TileMark
@@ -23,31 +22,11 @@ from inference.volumes.masks import components, distance_mm, filled
 from inference.volumes.merge import merged
 from inference.volumes.tiles import Tile, cut, plan
 from models.card import VolumeInput
-from tests.ct_phantoms import Triple
+from tests.ct_phantoms import Triple, volume_of
 
 sides = st.integers(1, 60)
 tile_sides = st.integers(8, 40)
 spacings = st.floats(0.4, 5.0)
-
-
-def volume_of(voxels: NDArray[np.float32], spacing_mm: Triple = (1.0, 1.0, 1.0)) -> Volume:
-    header = ImageHeader(
-        sop_instance_uid=SopUid("1.1"),
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        series_uid=SeriesUid("1.3"),
-        study_uid=StudyUid("1.2"),
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        rows=voxels.shape[1],
-        columns=voxels.shape[2],
-    )
-    return Volume(
-        voxels=voxels,
-        spacing_mm=spacing_mm,
-        origin_mm=(0.0, 0.0, 0.0),
-        direction=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
-        headers=(header,) * len(voxels),
-        pixel_digest="",
-    )
 
 
 # tiles ----------------------------------------------------------------------------------------------------------------
