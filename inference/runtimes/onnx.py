@@ -51,7 +51,7 @@ class OnnxNetwork:
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if device is Device.CUDA and self.device != "cuda":
             raise NetworkFailed("CUDA was asked for, ONNX Runtime fell back to the CPU: see its log")
-        self._wiring = wire(_signature(self._session), card)
+        self._wiring = wire(signature_of(self._session), card)
         self.max_batch = self._wiring.max_batch
 
     def run(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
@@ -75,8 +75,8 @@ class OnnxNetwork:
         self._session = None
 
 
-def read_signature(weights: bytes) -> Signature:
-    """Inputs and outputs of a graph.
+def opened(weights: bytes) -> onnxruntime.InferenceSession:
+    """A session on the processor for a graph without a card, to look into.
 
     Raises
     ------
@@ -85,12 +85,12 @@ def read_signature(weights: bytes) -> Signature:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _translated():
-        return _signature(onnxruntime.InferenceSession(weights, options, providers=[_CPU]))
+        return onnxruntime.InferenceSession(weights, options, providers=[_CPU])
 
 
-def _signature(session: onnxruntime.InferenceSession) -> Signature:
+def signature_of(session: onnxruntime.InferenceSession) -> Signature:
+    """Inputs and outputs of a graph."""
     return Signature(
         inputs=tuple(_port(port) for port in session.get_inputs()),
         outputs=tuple(_port(port) for port in session.get_outputs()),

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from inference.runtimes import open_network
 from inference.runtimes.base import Device
-from inference.runtimes.onnx import OnnxNetwork, read_signature
+from inference.runtimes.onnx import OnnxNetwork, opened, signature_of
 from inference.runtimes.signature import Port, Signature, SignatureDiffers, Wiring, wire
 from models.card import (
     Activation,
@@ -170,7 +170,7 @@ def graph(dtype: int = TensorProto.FLOAT, *, batch: int | str = 1) -> bytes:
 
 
 def test_the_signature_of_a_file_is_that_of_its_graph() -> None:
-    assert str(read_signature(graph(batch="batch"))) == (
+    assert str(signature_of(opened(graph(batch="batch")))) == (
         "the graph takes images float32(batch, 1, 64, 64) and gives heatmap float32(batch, 1, 64, 64), "
         "classes int64(batch, 1, 64, 64)"
     )
