@@ -10,6 +10,7 @@ import enum
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFilter
 from numpy.typing import NDArray
 
 SIDE = 256  # pixels of the square every picture is brought to
@@ -23,6 +24,8 @@ _LOW_PERCENTILE, _HIGH_PERCENTILE = 0.5, 99.5
 _EMPTY = 1e-6  # range of greys below which a picture is blank
 _SMALL = 1e-4  # keeps the logarithm of nothing finite
 _EDGE_FLOOR = 0.16  # gradients of an area much weaker than this are noise and are not blown up
+_LETTERING = 9  # cells of a picture of SIDE: labels, bands and film edges are narrower
+_MOST_AROUND = 100.0  # times the part itself: more says no more
 _RANK_STEPS = 1024  # greys closer than this share of the range are one rank
 
 
@@ -32,12 +35,14 @@ class Part(enum.StrEnum):
     LAYOUT = "layout"  # where it is lighter and where darker than elsewhere
     EDGES = "edges"  # which way things turn from dark to light, area by area
     TEXTURE = "texture"  # how coarse and how strong its detail is, and how its greys are spread
+    SURROUNDINGS = "surroundings"  # what is bright beside the part of the picture that is looked at
 
 
 LENGTHS = {
     Part.LAYOUT: _LAYOUT_SIDE**2,
     Part.EDGES: _EDGE_CELLS**2 * _DIRECTIONS,
     Part.TEXTURE: 3 * _BANDS + 5,
+    Part.SURROUNDINGS: 3,
 }
 
 
@@ -70,8 +75,38 @@ def thumbnail(pixels: NDArray[np.float32], padded: NDArray[np.bool_] | None = No
 
 
 def describe(grey: NDArray[np.float32]) -> dict[Part, NDArray[np.float64]]:
-    """The features of a thumbnail, one vector of `LENGTHS` for each part; always finite."""
+    """The features of a thumbnail but those of its surroundings, one vector of `LENGTHS` each; always finite."""
     return {Part.LAYOUT: _layout(grey), Part.EDGES: _edges(grey), Part.TEXTURE: _texture(grey)}
+
+
+def surroundings(pixels: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How much beside the part that is looked at is as bright as that part.
+
+    Parameters
+    ----------
+    pixels : float32 (rows, columns)
+        The whole picture, grey as displayed.
+    inside : bool (rows, columns)
+        The part that is looked at; not empty.
+
+    Returns
+    -------
+    float64 (3,)
+        How much is brighter than a quarter, half and three quarters of the median inside, and no narrower than
+        lettering: roots of its area as a share of the inside.
+    """
+    step = -(-max(pixels.shape) // SIDE)
+    coarse, inside = pixels[::step, ::step], inside[::step, ::step]
+    low = float(np.percentile(coarse, _LOW_PERCENTILE))
+    middle = max(float(np.median(coarse[inside])) - low, _SMALL)
+    wide = [_wide((coarse - low > share * middle) & ~inside) / inside.sum() for share in (0.25, 0.5, 0.75)]
+    return np.asarray(np.sqrt(np.minimum(wide, _MOST_AROUND)))
+
+
+def _wide(mask: NDArray[np.bool_]) -> float:
+    """Cells of a mask that are left after eroding what is narrower than `_LETTERING`."""
+    levels = PIL.Image.fromarray(mask.astype(np.uint8) * 255)
+    return float(np.count_nonzero(np.asarray(levels.filter(PIL.ImageFilter.MinFilter(_LETTERING)))))
 
 
 def _without_margins(pixels: NDArray[np.float32], padded: NDArray[np.bool_] | None) -> NDArray[np.float32]:

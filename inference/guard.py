@@ -16,28 +16,36 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
-from inference.appearance import LENGTHS, Part, describe, thumbnail
+from inference.appearance import LENGTHS, Part, describe, surroundings, thumbnail
 from inference.breast import Side, find_breast
 from inference.findings import Flag
 from inference.images import Image
 from inference.refusals import Reason, Refused
-from models.card import BreastInput, Guard, ProjectionInput
+from models.card import BreastInput, Guard, ProjectionInput, VolumeInput
 from models.registry import InstalledModel, WeightsError
 
-METHOD = "appearance-1"
+WHOLE, BREAST = "appearance-1", "breast-appearance-1"
+METHODS: Mapping[str, tuple[Part, ...]] = {
+    WHOLE: (Part.LAYOUT, Part.EDGES, Part.TEXTURE),
+    BREAST: (Part.LAYOUT, Part.EDGES, Part.TEXTURE, Part.SURROUNDINGS),
+}
+ROOTS = frozenset({Part.SURROUNDINGS})  # parts whose distances are roots, not logarithms
 _SMALLEST = 1e-9  # of a distance, so that its logarithm is finite
 _TOO_FAR = 99.0  # distances beyond are all the same to the reader
+_BREAST_SIDE = 512  # pixels; the breast is found and cut out on a picture about this large
 _UNUSUAL = 1.0  # distance of a part from which it is named
 _WORDS = {
     Part.LAYOUT: "where it is light and dark",
     Part.EDGES: "the course of its contours",
     Part.TEXTURE: "its detail and spread of greys",
+    Part.SURROUNDINGS: "what lies beside the breast",
 }
 
 
@@ -59,8 +67,10 @@ class PartStatistics:
     residual : float
         Mean squared length of what lies outside them.
     middle, unit : (within, outside)
-        Of the two log distances of training pictures held out by patient: the median, and how far above it the 98th
-        percentile lies.
+        Of the two distances of training pictures held out by patient: the median, and how far above it the 98th
+        percentile lies; with `root` the furthest, and a tenth of it.
+    root : bool
+        Distances are roots: for a part with few features, of which most pictures have none and some have much.
     """
 
     mean: NDArray[np.float64]
@@ -69,19 +79,44 @@ class PartStatistics:
     residual: float
     middle: tuple[float, float] = (0.0, 0.0)
     unit: tuple[float, float] = (1.0, 1.0)
+    root: bool = False
 
-    def log_distances(self, features: NDArray[np.float64]) -> tuple[float, float]:
-        """Logarithms of T squared a direction, and of the residual as a share of the usual one."""
+    def distances(self, features: NDArray[np.float64]) -> tuple[float, float]:
+        """T squared a direction, and the residual as a share of the usual one; logarithms, or roots if `root`."""
         away = features - self.mean
         along = self.axes @ away
         within = float(np.mean(along**2 / self.variances))
         outside = max(float(away @ away - along @ along), 0.0) / self.residual
-        return float(np.log(max(within, _SMALLEST))), float(np.log(max(outside, _SMALLEST)))
+        if self.root:
+            return math.sqrt(within), math.sqrt(outside)
+        return math.log(max(within, _SMALLEST)), math.log(max(outside, _SMALLEST))
 
     def excess(self, within: float, outside: float) -> float:
-        """How far two log distances lie above those of the median training picture, in units of the usual spread."""
+        """How far two distances lie above those of the median training picture, in units of the usual spread."""
         first = max((within - self.middle[0]) / self.unit[0], 0.0)
         return math.hypot(first, max((outside - self.middle[1]) / self.unit[1], 0.0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Seen:
+    """What a guard looks at.
+
+    Attributes
+    ----------
+    grey : float32 (SIDE, SIDE)
+        Thumbnail of the picture, for a mammography model of the breast cut out of it.
+    around : float64 (3,) or None
+        `appearance.surroundings` of the breast; None where the whole picture is looked at.
+    """
+
+    grey: NDArray[np.float32]
+    around: NDArray[np.float64] | None = None
+
+    @property
+    def features(self) -> dict[Part, NDArray[np.float64]]:
+        """Features of each part."""
+        found = describe(self.grey)
+        return found if self.around is None else found | {Part.SURROUNDINGS: self.around}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +148,7 @@ class Verdict:
     @property
     def detail(self) -> str:
         """What was found, for the person who looks into it; no patient data."""
-        unusual = [part for part in Part if self.parts[part] >= _UNUSUAL]
+        unusual = [part for part, away in self.parts.items() if away >= _UNUSUAL]
         unusual.sort(key=lambda part: -self.parts[part])
         words = f"unusual in {', '.join(_WORDS[part] for part in unusual)}" if unusual else "not unusual in any part"
         text = f"distance {min(self.distance, _TOO_FAR):.2f}, accepted up to {self.threshold:.2f}; {words}"
@@ -128,24 +163,21 @@ class AppearanceGuard:
     threshold: float
     action: Literal["refuse", "flag"] = "refuse"
 
-    def judge(self, pixels: NDArray[np.float32], padded: NDArray[np.bool_] | None = None) -> Verdict:
-        """Judge a picture (rows, columns) as it is displayed, grey in any range; `padded` is no part of it."""
-        return self.judge_thumbnail(thumbnail(pixels, padded))
-
-    def judge_thumbnail(self, grey: NDArray[np.float32]) -> Verdict:
-        """Judge what `appearance.thumbnail` made of a picture."""
-        parts = self.parts(grey)
+    def judge(self, seen: Seen) -> Verdict:
+        """Judge what `see` made of a picture."""
+        parts = self.parts(seen)
         distance = combined(parts)
-        resembles = self._resembles(grey) if distance > self.threshold else ""
+        resembles = self._resembles(seen) if distance > self.threshold else ""
         return Verdict(distance=distance, threshold=self.threshold, parts=parts, resembles=resembles)
 
-    def parts(self, grey: NDArray[np.float32]) -> dict[Part, float]:
-        """Distance of each part of a thumbnail."""
-        features = describe(grey)
-        return {part: one.excess(*one.log_distances(features[part])) for part, one in self.statistics.items()}
+    def parts(self, seen: Seen) -> dict[Part, float]:
+        """Distance of each part."""
+        features = seen.features
+        return {part: one.excess(*one.distances(features[part])) for part, one in self.statistics.items()}
 
-    def _resembles(self, grey: NDArray[np.float32]) -> str:
+    def _resembles(self, seen: Seen) -> str:
         """The one simple change after which the picture would be accepted; the most usual if there are several."""
+        grey = seen.grey
         turned = (
             ("inverted: light and dark exchanged", 1.0 - grey),
             ("upside down", grey[::-1, ::-1]),
@@ -153,7 +185,8 @@ class AppearanceGuard:
             ("lying on its side", np.rot90(grey)),
             ("lying on its side", np.rot90(grey, 3)),
         )
-        distances = [(combined(self.parts(np.ascontiguousarray(how))), name) for name, how in turned]
+        changed = [(name, replace(seen, grey=np.ascontiguousarray(how))) for name, how in turned]
+        distances = [(combined(self.parts(how)), name) for name, how in changed]
         nearest, name = min(distances)
         return name if nearest <= self.threshold else ""
 
@@ -164,15 +197,23 @@ def guard_of(model: InstalledModel) -> AppearanceGuard | None:
     Raises
     ------
     models.registry.WeightsError
-        If the file is absent or altered, or (`GuardError`) is no guard that this version knows.
+        If the file is absent or altered, or (`GuardError`) is no guard that this version knows for such a model.
     """
     data, guard = model.guard(), model.card.guard
     if data is None or guard is None:
         return None
     try:
-        return read_guard(data, guard)
+        read = read_guard(data, guard)
+        if isinstance(model.card.input, VolumeInput) or method_of(model.card.input) != guard.method:
+            raise GuardError(f"method {guard.method!r} is not for an input of kind {model.card.input.kind!r}")
     except GuardError as error:
         raise GuardError(f"{model.card.reference}: {error}") from error
+    return read
+
+
+def method_of(spec: ProjectionInput | BreastInput) -> str:
+    """The method by which pictures of a model with this input are judged."""
+    return BREAST if isinstance(spec, BreastInput) else WHOLE
 
 
 def guard_flags(guard: AppearanceGuard, image: Image, spec: ProjectionInput | BreastInput) -> tuple[Flag, ...]:
@@ -183,7 +224,7 @@ def guard_flags(guard: AppearanceGuard, image: Image, spec: ProjectionInput | Br
     inference.refusals.Refused
         OUT_OF_RANGE, with what is unusual in words, when the picture is not of that kind and the card says refuse.
     """
-    verdict = guard.judge_thumbnail(thumbnail_of(image, spec))
+    verdict = guard.judge(see(image.pixels, spec, image.padded))
     if verdict.accepted:
         return ()
     if guard.action == "refuse":
@@ -196,8 +237,17 @@ def combined(parts: Mapping[Part, float]) -> float:
     return float(np.sqrt(sum(distance**2 for distance in parts.values())))
 
 
-def thumbnail_of(image: Image, spec: ProjectionInput | BreastInput) -> NDArray[np.float32]:
+def see(
+    pixels: NDArray[np.float32], spec: ProjectionInput | BreastInput, padded: NDArray[np.bool_] | None = None
+) -> Seen:
     """What a guard looks at: the whole picture; for a mammography model the breast, chest wall at the left.
+
+    Parameters
+    ----------
+    pixels : float32 (rows, columns)
+        Grey as displayed.
+    padded : bool (rows, columns), optional
+        True where a pixel is padding.
 
     Raises
     ------
@@ -205,14 +255,27 @@ def thumbnail_of(image: Image, spec: ProjectionInput | BreastInput) -> NDArray[n
         OUT_OF_RANGE when no breast is found where one is needed.
     """
     if not isinstance(spec, BreastInput):
-        return thumbnail(image.pixels, image.padded)
-    breast = find_breast(image.pixels)
-    cut = image.pixels[breast.top : breast.bottom, breast.left : breast.right]
-    inside = breast.mask(
-        rows=image.pixels.shape[0], columns=image.pixels.shape[1], height=cut.shape[0], width=cut.shape[1]
-    )
-    cut = np.where(inside, cut, np.float32(0.0))
-    return thumbnail(cut[:, ::-1] if breast.chest_wall is Side.RIGHT else cut)
+        return Seen(grey=thumbnail(pixels, padded))
+    small = _reduced(pixels)
+    rows, columns = small.shape
+    breast = find_breast(small)
+    height, width = breast.bottom - breast.top, breast.right - breast.left
+    inside = np.zeros(small.shape, dtype=np.bool_)
+    rectangle = np.s_[breast.top : breast.bottom, breast.left : breast.right]
+    inside[rectangle] = breast.mask(rows=rows, columns=columns, height=height, width=width)
+    if not inside.any():
+        raise Refused(Reason.OUT_OF_RANGE, "no breast found: nothing on the picture is large enough")
+    cut = np.where(inside, small, np.float32(0.0))[rectangle]
+    grey = thumbnail(cut[:, ::-1] if breast.chest_wall is Side.RIGHT else cut)
+    return Seen(grey=grey, around=surroundings(small, inside))
+
+
+def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The picture a whole number of times smaller, so that its longer side is at most twice `_BREAST_SIDE`."""
+    factor = max(pixels.shape) // _BREAST_SIDE
+    if factor <= 1:
+        return pixels
+    return np.asarray(PIL.Image.fromarray(pixels).reduce(factor), dtype=np.float32)
 
 
 def read_guard(data: bytes, guard: Guard) -> AppearanceGuard:
@@ -225,11 +288,11 @@ def read_guard(data: bytes, guard: Guard) -> AppearanceGuard:
     """
     if hashlib.sha256(data).hexdigest() != guard.sha256:
         raise GuardError(f"{guard.file} is not the file of the card: its sha256 differs")
-    if guard.method != METHOD:
-        raise GuardError(f"{guard.file}: method {guard.method!r} is unknown; this version knows {METHOD!r}")
+    if guard.method not in METHODS:
+        raise GuardError(f"{guard.file}: method {guard.method!r} is unknown; this version knows {', '.join(METHODS)}")
     try:
         arrays = _arrays(data)
-        statistics = {part: _part(arrays, part) for part in Part}
+        statistics = {part: _part(arrays, part) for part in METHODS[guard.method]}
     except GuardError as error:
         raise GuardError(f"{guard.file}: {error}") from error
     return AppearanceGuard(statistics=statistics, threshold=guard.threshold, action=guard.action)
@@ -238,8 +301,7 @@ def read_guard(data: bytes, guard: Guard) -> AppearanceGuard:
 def guard_bytes(statistics: Mapping[Part, PartStatistics]) -> bytes:
     """The file that `read_guard` reads: an npz of float32 arrays, the same bytes for the same statistics."""
     arrays: dict[str, NDArray[np.float32]] = {}
-    for part in Part:
-        one = statistics[part]
+    for part, one in statistics.items():
         arrays |= {
             f"{part}.mean": one.mean.astype(np.float32),
             f"{part}.axes": one.axes.astype(np.float32),
@@ -283,6 +345,7 @@ def _part(arrays: Mapping[str, NDArray[np.generic]], part: Part) -> PartStatisti
         residual=residual,
         middle=(scale[0], scale[1]),
         unit=(scale[2], scale[3]),
+        root=part in ROOTS,
     )
 
 

@@ -12,10 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.appearance import SIDE, thumbnail
-from models.card import Guard, ModelCard, read_card
-from training.guard import FittedGuard, GuardFilm, GuardSettings, fit_guard, write_guard
+from inference.appearance import SIDE, Part
+from inference.guard import see
+from models.card import Guard, ModelCard, ProjectionInput, read_card
+from training.guard import FittedGuard, GuardFilm, GuardSettings, fit_guard, stacked, varied, write_guard
 from training.toml import to_toml
+
+SPEC = ProjectionInput(height=64, width=64)
 
 
 def drawn_chest(number: int, *, side: int = SIDE) -> NDArray[np.float32]:
@@ -33,6 +36,13 @@ def drawn_chest(number: int, *, side: int = SIDE) -> NDArray[np.float32]:
     return np.asarray(np.clip(grey + random.normal(0, 0.02, grey.shape), 0, 1), dtype=np.float32)
 
 
+def drawn_features(number: int) -> dict[Part, NDArray[np.float64]]:
+    """Features of a drawn chest and of two changed copies."""
+    pixels = drawn_chest(number)
+    copies = varied(f"{number}.png", pixels, SPEC, GuardSettings(variations=2))
+    return stacked(seen.features for seen in (see(pixels, SPEC), *copies))
+
+
 def drawn_films(count: int = 60, folds: int = 3) -> list[GuardFilm]:
     """Films of `count` / 2 patients; every tenth lies outside the intended use."""
     return [
@@ -41,7 +51,7 @@ def drawn_films(count: int = 60, folds: int = 3) -> list[GuardFilm]:
             patient=str(number // 2),
             fold=number // 2 % folds,
             usual=number % 10 != 9,
-            grey=np.round(thumbnail(drawn_chest(number)) * 255).astype(np.uint8),
+            features=drawn_features(number),
             groups=("view AP",) if number % 2 else ("view PA",),
         )
         for number in range(count)
@@ -51,7 +61,7 @@ def drawn_films(count: int = 60, folds: int = 3) -> list[GuardFilm]:
 @cache
 def fitted() -> FittedGuard:
     """A guard of drawn chests."""
-    return fit_guard(drawn_films(), GuardSettings(variations=2))
+    return fit_guard(drawn_films())
 
 
 def install_guard(folder: Path, fit: FittedGuard, *, action: Literal["refuse", "flag"] = "refuse") -> ModelCard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -14,21 +15,51 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from inference.appearance import LENGTHS, SIDE, Part, describe, thumbnail
+from inference.appearance import LENGTHS, SIDE, Part, describe, surroundings, thumbnail
 from inference.findings import Flag, SeriesUid, SopUid, StudyUid
-from inference.guard import METHOD, AppearanceGuard, GuardError, guard_bytes, guard_flags, read_guard
+from inference.guard import (
+    BREAST,
+    WHOLE,
+    AppearanceGuard,
+    GuardError,
+    Verdict,
+    guard_bytes,
+    guard_flags,
+    guard_of,
+    read_guard,
+    see,
+)
 from inference.images import Image, ImageHeader
 from inference.refusals import Reason, Refused
-from models.card import Guard, ProjectionInput
-from tests.guards import drawn_chest, drawn_films, fitted
-from training.guard import GuardDataError, GuardFilm, GuardSettings, false_alarms, fit_guard
+from models.card import BreastInput, Guard, ProjectionInput
+from models.registry import InstalledModel
+from tests.guards import SPEC, drawn_chest, drawn_films, fitted, install_guard
+from tests.toy_model import install_toy_model
+from training.data import Film, ImageName, PatientKey, Teaches
+from training.guard import (
+    GuardDataError,
+    GuardFilm,
+    GuardSettings,
+    false_alarms,
+    fit_guard,
+    guard_films,
+    stacked,
+    varied,
+)
+from training.splits import Splits
+
+FEW = GuardSettings(variations=2)
+
+
+def judge(guard: AppearanceGuard, pixels: NDArray[np.float32], padded: NDArray[np.bool_] | None = None) -> Verdict:
+    return guard.judge(see(pixels, SPEC, padded))
 
 
 def card_guard(content: bytes, **other: object) -> Guard:
     values: dict[str, object] = {
         "file": "guard.npz",
         "sha256": hashlib.sha256(content).hexdigest(),
-        "method": METHOD,
+        "method": WHOLE,
         "threshold": 2.0,
     }
     return Guard.model_validate(values | other)
@@ -36,19 +67,19 @@ def card_guard(content: bytes, **other: object) -> Guard:
 
 def test_a_film_of_the_kind_is_accepted_and_a_turned_or_inverted_one_is_not() -> None:
     guard, film = fitted().guard, drawn_chest(1000)
-    assert guard.judge(film).accepted
-    assert guard.judge(film[:, ::-1]).accepted, "a mirrored film is of the right kind"
+    assert judge(guard, film).accepted
+    assert judge(guard, film[:, ::-1]).accepted, "a mirrored film is of the right kind"
     for unlike in (1 - film, film[::-1], np.rot90(film), np.rot90(film, 3)):
-        assert not guard.judge(unlike).accepted
+        assert not judge(guard, unlike).accepted
 
 
 def test_what_is_wrong_is_said_in_words() -> None:
     guard, film = fitted().guard, drawn_chest(1001)
-    assert "inverted" in guard.judge(1 - film).detail
-    assert "upside down" in guard.judge(film[::-1, ::-1]).detail
-    assert "side" in guard.judge(np.rot90(film)).detail
+    assert "inverted" in judge(guard, 1 - film).detail
+    assert "upside down" in judge(guard, film[::-1, ::-1]).detail
+    assert "side" in judge(guard, np.rot90(film)).detail
     noise = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
-    verdict = guard.judge(noise)
+    verdict = judge(guard, noise)
     assert not verdict.resembles
     assert verdict.detail.startswith(f"distance {verdict.distance:.2f}, accepted up to {guard.threshold:.2f}")
     assert "detail" in verdict.detail
@@ -82,19 +113,19 @@ def test_the_card_decides_whether_to_refuse_or_to_flag() -> None:
 
 @pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
 def test_a_blank_picture_is_out_of_range(grey: float) -> None:
-    assert not fitted().guard.judge(np.full((300, 200), grey, dtype=np.float32)).accepted
+    assert not judge(fitted().guard, np.full((300, 200), grey, dtype=np.float32)).accepted
 
 
 def test_size_window_and_padding_hardly_change_the_distance() -> None:
     guard, film = fitted().guard, drawn_chest(1003, side=1024)
-    plain = guard.judge(film).distance
+    plain = judge(guard, film).distance
     small = np.asarray(PIL.Image.fromarray(film).resize((512, 512), PIL.Image.Resampling.BOX))
-    assert guard.judge(small).distance == pytest.approx(plain, abs=0.4)
-    assert guard.judge(film * 0.4 + 0.3).distance == pytest.approx(plain, abs=1e-2)
+    assert judge(guard, small).distance == pytest.approx(plain, abs=0.4)
+    assert judge(guard, film * 0.4 + 0.3).distance == pytest.approx(plain, abs=1e-2)
     framed, padded = np.zeros((1400, 1200), dtype=np.float32), np.ones((1400, 1200), dtype=np.bool_)
     framed[200:1224, 100:1124], padded[200:1224, 100:1124] = film, False
-    assert guard.judge(framed, padded).distance == pytest.approx(plain, abs=1e-6)
-    assert guard.judge(framed).distance > guard.judge(framed, padded).distance
+    assert judge(guard, framed, padded).distance == pytest.approx(plain, abs=1e-6)
+    assert judge(guard, framed).distance > judge(guard, framed, padded).distance
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,7 +138,7 @@ def test_any_picture_gets_finite_numbers_of_the_promised_length(pixels: NDArray[
     for part, features in describe(thumbnail(picture)).items():
         assert features.shape == (LENGTHS[part],)
         assert np.isfinite(features).all()
-    verdict = fitted().guard.judge(picture)
+    verdict = judge(fitted().guard, picture)
     assert np.isfinite(verdict.distance)
     assert verdict.distance >= max(verdict.parts.values())
 
@@ -123,11 +154,11 @@ def test_the_file_gives_the_guard_back_to_the_last_digit() -> None:
     assert read.threshold == made.guard.threshold
     for number in range(2000, 2010):
         film = drawn_chest(number)
-        assert read.judge(film).distance == made.guard.judge(film).distance
+        assert judge(read, film).distance == judge(made.guard, film).distance
 
 
 def test_the_same_films_give_the_same_file() -> None:
-    assert fit_guard(drawn_films(), GuardSettings(variations=2)).content == fitted().content
+    assert fit_guard(drawn_films()).content == fitted().content
 
 
 def changed(content: bytes, name: str, array: NDArray[np.generic] | None) -> bytes:
@@ -192,7 +223,7 @@ def test_the_file_holds_arrays_only() -> None:
 
 def test_a_patient_in_two_folds_is_refused() -> None:
     parted = drawn_films(12)
-    parted[1] = GuardFilm(name="x", patient=parted[0].patient, fold=2, usual=True, grey=parted[1].grey)
+    parted[1] = GuardFilm(name="x", patient=parted[0].patient, fold=2, usual=True, features=parted[1].features)
     with pytest.raises(GuardDataError, match="two folds"):
         fit_guard(parted)
 
@@ -213,9 +244,9 @@ def test_films_outside_the_intended_use_are_counted_apart() -> None:
 
 
 def test_the_threshold_leaves_as_many_films_beyond_as_the_confidence_allows() -> None:
-    many = fit_guard(drawn_films(200), GuardSettings(variations=1, max_refused=0.05))
-    few = fit_guard(drawn_films(200), GuardSettings(variations=1, max_refused=0.01))
-    usual = [film for film in drawn_films(200) if film.usual]
+    films = drawn_films(200)
+    many, few = (fit_guard(films, GuardSettings(max_refused=share)) for share in (0.05, 0.01))
+    usual = [film for film in films if film.usual]
     assert many.guard.threshold < few.guard.threshold
     beyond = [sum(made.distances > made.guard.threshold) for made in (many, few)]
     assert beyond[0] > beyond[1]
@@ -224,7 +255,96 @@ def test_the_threshold_leaves_as_many_films_beyond_as_the_confidence_allows() ->
 
 def test_one_film_upside_down_among_the_training_films_teaches_nothing() -> None:
     good = drawn_films(80)
-    bad = GuardFilm(name="bad", patient="bad", fold=0, usual=True, grey=good[0].grey[::-1, ::-1].copy())
-    guard = fit_guard([*good, bad], GuardSettings(variations=2, max_refused=0.08)).guard
-    assert not guard.judge(drawn_chest(1000)[::-1, ::-1]).accepted
-    assert guard.judge(drawn_chest(1000)).accepted
+    upside_down = stacked([see(drawn_chest(0)[::-1, ::-1], SPEC).features])
+    bad = GuardFilm(name="bad", patient="bad", fold=0, usual=True, features=upside_down)
+    guard = fit_guard([*good, bad], GuardSettings(max_refused=0.08)).guard
+    assert not judge(guard, drawn_chest(1000)[::-1, ::-1]).accepted
+    assert judge(guard, drawn_chest(1000)).accepted
+
+
+def drawn_breast(number: int) -> NDArray[np.float32]:
+    """A bright half disc at the left edge of a dark film, with a small label beside it."""
+    random = np.random.default_rng(number)
+    y, x = np.mgrid[0:600, 0:500]
+    height, width = random.uniform(200, 260), random.uniform(180, 300)
+    grey = np.where((y - 300) ** 2 / height**2 + x**2 / width**2 < 1, 0.6, 0.05)
+    grey[20:60, 400:470] = 0.9
+    return np.asarray(np.clip(grey + random.normal(0, 0.02, grey.shape), 0, 1), dtype=np.float32)
+
+
+def test_a_mammogram_is_judged_by_its_breast_and_by_what_lies_beside_it() -> None:
+    spec = BreastInput(height=64, width=64)
+    made = [
+        GuardFilm(
+            name=str(number),
+            patient=str(number),
+            fold=number % 3,
+            usual=True,
+            features=stacked([
+                one.features
+                for one in (see(drawn_breast(number), spec), *varied(str(number), drawn_breast(number), spec, FEW))
+            ]),
+        )
+        for number in range(40)
+    ]  # fmt: skip
+    fit = fit_guard(made)
+    assert fit.card_part().method == BREAST
+    guard = read_guard(fit.content, fit.card_part())
+    assert guard.judge(see(drawn_breast(100), spec)).accepted
+    assert guard.judge(see(drawn_breast(100)[:, ::-1], spec)).accepted, "the other breast"
+    two = np.concatenate([drawn_breast(100)[:, ::-1], drawn_breast(101)], axis=1)
+    verdict = guard.judge(see(np.concatenate([two, two[:, ::-1]], axis=1), spec))
+    assert not verdict.accepted
+    assert "beside the breast" in verdict.detail
+    assert not guard.judge(see(1 - drawn_breast(100), spec)).accepted
+
+
+def test_surroundings_count_what_is_bright_outside() -> None:
+    pixels, inside = np.zeros((200, 200), dtype=np.float32), np.zeros((200, 200), dtype=np.bool_)
+    inside[:, :100] = True
+    pixels[inside] = 0.8
+    assert surroundings(pixels, inside).tolist() == [0, 0, 0]
+    pixels[20:25, 110:180] = 0.7
+    assert surroundings(pixels, inside).tolist() == [0, 0, 0], "lettering does not count"
+    pixels[100:150, 120:170] = 0.5
+    share = pytest.approx(np.sqrt(42 * 42 / 20000))
+    assert surroundings(pixels, inside).tolist() == [share, share, 0]
+    assert surroundings(pixels, np.ones_like(inside)).tolist() == [0, 0, 0]
+
+
+def test_a_guard_of_whole_pictures_is_not_for_a_mammography_model(tmp_path: Path) -> None:
+    card = install_toy_model(tmp_path)
+    folder = tmp_path / card.identity.name / card.identity.version
+    guarded = install_guard(folder, fitted())
+    assert guard_of(InstalledModel(card=guarded, folder=folder)) is not None
+    breast = guarded.model_copy(update={"input": BreastInput(height=128, width=128)})
+    with pytest.raises(GuardError, match="not for an input of kind 'breast'"):
+        guard_of(InstalledModel(card=breast, folder=folder))
+    assert guard_of(InstalledModel(card=card, folder=folder)) is None
+
+
+def test_of_a_large_set_whole_patients_are_taken(tmp_path: Path) -> None:
+    films = []
+    for number in range(12):
+        path = tmp_path / f"{number}.png"
+        PIL.Image.fromarray(np.round(drawn_chest(number) * 255).astype(np.uint8)).save(path)
+        films.append(
+            Film(
+                image=ImageName(path.name),
+                path=path,
+                patient=PatientKey(str(number // 3)),
+                reading="normal",
+                positive=False,
+                judged=True,
+                teaches=Teaches.NO_LESION,
+                traits={"view": "PA"},
+                numbers={"age_years": 70.0 if number < 6 else 10.0},
+            )
+        )
+    splits = Splits(folds=2, seed=0, fold_of={film.image: index // 6 for index, film in enumerate(films)})
+    taken = guard_films(films, splits, SPEC, settings=FEW, most=4)
+    patients = [film.patient for film in taken]
+    assert sorted(patients) == sorted(patients[:1] * 3 + patients[-1:] * 3)
+    everything = guard_films(films, splits, SPEC, settings=FEW)
+    assert {film.groups for film in everything} == {("view PA", "age 60 and over"), ("view PA", "age under 18")}
+    assert {film.usual for film in everything if "age under 18" in film.groups} == {False}
