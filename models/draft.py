@@ -32,6 +32,7 @@ _HINTS = {
     "evaluation.command": "the command that repeats the evaluation",
     "limits": "what it cannot do; printed where people decide",
 }
+_NEVER_EMPTY = frozenset({"intended_use.modalities", "labels", "limits"})
 _HEAD = """# Draft of a model card. Every empty "" is for you to fill in; `radnode check` names those that are left.
 # All keys are described in docs/schemas/card.schema.json.
 """
@@ -74,7 +75,7 @@ def draft_card(
         "output": dict(output),
         "labels": [_label(key, index, point) for key, index in labels],
         "intended_use": {
-            "modalities": [""], "body_parts": [], "accept_unknown_body_part": False, "accept_unknown_view": False,
+            "modalities": [], "body_parts": [], "accept_unknown_body_part": False, "accept_unknown_view": False,
             "statement": _text(),
         },
         "training": {
@@ -142,7 +143,7 @@ def _labels_laid_over(labels: list[object], known: list[object]) -> list[object]
 
 
 def _blanks(value: object, path: str) -> Iterator[str]:
-    if value == "":
+    if value == "" or (value == [] and path in _NEVER_EMPTY):
         yield path
     elif isinstance(value, Mapping):
         for key, item in value.items():

@@ -7,7 +7,7 @@ the numbers mean, is for whoever made the model to say. A form that no card desc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,6 @@ class Proposals:
     input: Mapping[str, object] | None
     outputs: tuple[Proposal, ...] = ()
     obstacles: tuple[str, ...] = ()
-    shape: tuple[int, ...] | None = field(default=None)
 
 
 def proposed_input(signature: Signature) -> tuple[dict[str, object] | None, tuple[str, ...]]:
@@ -111,9 +110,11 @@ def propose(signature: Signature, outputs: Mapping[str, NDArray[np.generic]], si
     if model_input is None:
         return Proposals(input=None, obstacles=obstacles)
     ports = [_seen(port, outputs) for port in signature.outputs]
-    found = tuple(_of_lists(ports, outputs, sizes)) or tuple(
-        proposal for port in ports if (proposal := _of_one(port, outputs, model_input)) is not None
-    )
+    found = tuple(_of_lists(ports, outputs, sizes))
+    if not found:
+        fixed = {port.name: port.shape for port in signature.outputs}
+        each = [_of_one(port, fixed[port.name], outputs, model_input) for port in ports]
+        found = tuple(proposal for proposal in each if proposal is not None)
     if not found:
         obstacles = (
             f"no card describes what this graph gives ({', '.join(map(str, ports))}); cards describe {FORMS}. Export "
@@ -192,7 +193,10 @@ def _box_words(
 
 
 def _of_one(
-    port: Port, outputs: Mapping[str, NDArray[np.generic]], model_input: Mapping[str, object]
+    port: Port,
+    declared: tuple[Dimension, ...],
+    outputs: Mapping[str, NDArray[np.generic]],
+    model_input: Mapping[str, object],
 ) -> Proposal | None:
     volume = model_input["kind"] == "volume"
     if port.dtype not in FLOATS:
@@ -200,7 +204,7 @@ def _of_one(
     if len(port.shape) == (_VOLUME_AXES if volume else _PICTURE_AXES):
         return _map(port, outputs)
     if len(port.shape) == 3:  # noqa: PLR2004  (pictures, boxes, numbers)
-        return _packed(port, outputs, numbers=6 if volume else 4)
+        return _packed(port, declared, outputs, numbers=6 if volume else 4)
     if len(port.shape) == 2:  # noqa: PLR2004  (pictures, classes)
         return _classifier(port, outputs)
     return None
@@ -218,12 +222,15 @@ def _map(port: Port, outputs: Mapping[str, NDArray[np.generic]]) -> Proposal:
     )
 
 
-def _packed(port: Port, outputs: Mapping[str, NDArray[np.generic]], *, numbers: int) -> Proposal | None:
-    _, one, other = port.shape
-    transposed = isinstance(one, int) and (not isinstance(other, int) or one < other)
-    size = one if transposed else other
-    if not isinstance(size, int) or not numbers < size <= _MOST_NUMBERS:
+def _packed(
+    port: Port, declared: tuple[Dimension, ...], outputs: Mapping[str, NDArray[np.generic]], *, numbers: int
+) -> Proposal | None:
+    """One list of boxes: the graph itself fixes how many numbers a box has, though not how many boxes there are."""
+    axes = [axis for axis in (1, 2) if len(declared) == len(port.shape) and _counts_numbers(declared[axis], numbers)]
+    if not axes:
         return None
+    axis = min(axes, key=lambda one: int(str(declared[one])))
+    transposed, size = axis == 1, int(str(declared[axis]))
     given = outputs.get(port.name)
     rows = None if given is None else (given.transpose(0, 2, 1) if transposed else given)
     turned = {} if rows is None else {port.name: rows}
@@ -242,6 +249,10 @@ def _packed(port: Port, outputs: Mapping[str, NDArray[np.generic]], *, numbers: 
         why=f"{port.name} lists boxes of {size} numbers: {numbers} for the place, {classes} for classes",
         questions=tuple(questions),
     )  # fmt: skip
+
+
+def _counts_numbers(size: Dimension, numbers: int) -> bool:
+    return isinstance(size, int) and numbers < size <= _MOST_NUMBERS
 
 
 def _classifier(port: Port, outputs: Mapping[str, NDArray[np.generic]]) -> Proposal:

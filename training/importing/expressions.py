@@ -139,11 +139,17 @@ class _Evaluator:
             case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
                 return _UNARY[type(op)](self._of(operand))
             case ast.BoolOp(op=op, values=values):
-                parts = [self._of(value) for value in values]
-                return all(parts) if isinstance(op, ast.And) else any(parts)
+                return self._first(values, telling=isinstance(op, ast.Or))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
                 return _COMPARISONS[type(op)](self._of(left), self._of(right))
         raise self._refused("its operator is not among those that are read")
+
+    def _first(self, values: list[ast.expr], *, telling: bool) -> object:
+        """Of `and` and `or` the value that decides, or the last; what comes after it is not worked out."""
+        for value in values[:-1]:
+            if bool(found := self._of(value)) is telling:
+                return found
+        return self._of(values[-1])
 
     def _name(self, node: ast.Name | ast.Attribute) -> object:
         if isinstance(node, ast.Name) and (found := re.fullmatch(r"__reference_(\d+)__", node.id)):
