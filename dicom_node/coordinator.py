@@ -57,7 +57,7 @@ class Coordinator:
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="archive-count")
         self._questions: dict[StudyUid, _Question] = {}
         self._last_count: dict[StudyUid, int] = {}
-        self._folders = ModelFolders(pipeline.settings)
+        pipeline.models_changed = ModelFolders(pipeline.settings).changed
         self._retention = Retention(pipeline.ledger, pipeline.store, pipeline.settings.storage)
         board.subscribe(lambda _study_uid: self._wake.set())
 
@@ -94,9 +94,7 @@ class Coordinator:
             log.warning("jobs taken from silent workers", expired=expired, given_up=hopeless)
         if dropped := self.pipeline.shed_shadows():
             log.warning("shadows dropped, no worker had time for them", jobs=dropped)
-        if (found := self._folders.changed()) is not None:
-            self.pipeline.take_models(found)
-            log.info("models installed", models=sorted(self.pipeline.cards))
+        self.pipeline.look_for_models()
         self._forget_settled()
         self._retention.evict_due()
         self.pipeline.store.restore_reserve()

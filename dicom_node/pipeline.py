@@ -63,6 +63,11 @@ class Pipeline:
         The routing rules.
     models : sequence of InstalledModel
         What is installed; only registered models are run unless the settings accept others.
+
+    Attributes
+    ----------
+    models_changed : callable
+        Asked when a version is not there that is meant to look: what is installed now, None when that is no news.
     """
 
     def __init__(
@@ -78,7 +83,16 @@ class Pipeline:
         self.store = store
         self.routes = routes
         self.cards = accepted_cards(models, accept_research=settings.accept_research)
+        self.models_changed: Callable[[], Sequence[InstalledModel] | None] = lambda: None
         self.encoder = Encoder(settings, ledger, store, self.cards)
+
+    def look_for_models(self) -> bool:
+        """Look at what is installed now; False when that is no news."""
+        found = self.models_changed()
+        if found is not None:
+            self.take_models(found)
+            log.info("models installed", models=sorted(self.cards))
+        return found is not None
 
     def take_models(self, models: Sequence[InstalledModel]) -> None:
         """From now on these are installed."""
@@ -244,7 +258,10 @@ class Pipeline:
             reasons = sorted({Reason(stored.reason) for stored in arrived if stored.reason})
             end(tx, study, Outcome.QUARANTINED, now, Refusal(reason=reasons[0], detail="no instance can be read"))
             return
-        routing = route_study(candidates, self.routes, self.cards, read_standings(tx))
+        known = read_standings(tx)
+        routing = route_study(candidates, self.routes, self.cards, known)
+        if routing.lacks and self.look_for_models():  # perhaps it was put there a moment ago
+            routing = route_study(candidates, self.routes, self.cards, known)
         for line in routing.trace:
             note(tx, study, Stage.ROUTE, line, now)
         if not routing.plans:

@@ -54,7 +54,7 @@ def shadow(tx: sa.Connection, card: ModelCard, act: Act) -> None:
     if now in (Standing.CHAMPION, Standing.SHADOW):
         raise StandingRefused(f"{card.reference} is {now} already")
     _check_unaltered(tx, card)
-    _change(tx, _of(card), now, Standing.SHADOW, StandingAction.SHADOW, act)
+    _change(tx, as_version(card), now, Standing.SHADOW, StandingAction.SHADOW, act)
 
 
 def stop_shadow(tx: sa.Connection, name: str, version: str, act: Act) -> int:
@@ -97,7 +97,7 @@ def promote(tx: sa.Connection, card: ModelCard, report: ReportFile, act: Act) ->
     _check_unaltered(tx, card)
     standings.store_report(tx, sha256=report.sha256, text=report.text, at=act.at)
     replaced = _step_down(tx, card.identity.name, StandingAction.PROMOTE, act, f"replaced by {card.reference}")
-    _change(tx, _of(card), now, Standing.CHAMPION, StandingAction.PROMOTE, act, report.sha256)
+    _change(tx, as_version(card), now, Standing.CHAMPION, StandingAction.PROMOTE, act, report.sha256)
     return replaced
 
 
@@ -128,7 +128,7 @@ def rollback(tx: sa.Connection, name: str, cards: Mapping[str, ModelCard], act: 
         raise StandingRefused(f"the champion before, {before.reference}, {state}: put its folder back and repeat")
     now = _standing(tx, card)
     replaced = _step_down(tx, name, StandingAction.ROLLBACK, act, f"rolled back to {before.reference}")
-    _change(tx, _of(card), now, Standing.CHAMPION, StandingAction.ROLLBACK, act, before.report_sha256)
+    _change(tx, as_version(card), now, Standing.CHAMPION, StandingAction.ROLLBACK, act, before.report_sha256)
     routed_anew = _route_anew(tx, replaced, act.at) if replaced else 0
     return RolledBack(champion=before, replaced=replaced, routed_anew=routed_anew)
 
@@ -224,7 +224,8 @@ def _route_anew(tx: sa.Connection, row: StandingRow, at: datetime) -> int:
     return len(waiting)
 
 
-def _of(card: ModelCard) -> Version:
+def as_version(card: ModelCard) -> Version:
+    """An installed card as the version that it is."""
     identity = card.identity
     return Version(model_name=identity.name, model_version=identity.version, model_digest=card.model_digest, card=card)
 

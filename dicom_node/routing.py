@@ -121,6 +121,7 @@ class Routing:
 
     plans: tuple[Plan, ...]
     trace: tuple[str, ...]
+    lacks: bool = False  # a version that is meant to look is not installed, or altered
 
     @property
     def why_not(self) -> str:
@@ -165,12 +166,14 @@ def route_study(
     """
     plans: list[Plan] = []
     trace: list[str] = []
+    lacks = False
     for route in routes.route:
         chosen, stumbled = _match(candidates, route)
         if not chosen:
             trace.append(f"route {route.name}: no image matches ({stumbled})")
             continue
         choice = choose(route.model, known, cards)
+        lacks = lacks or choice.lacks
         if choice.serving is None:
             trace.append(f"route {route.name} matches {len(chosen)} image(s), but {choice.why_not}")
             continue
@@ -182,7 +185,7 @@ def route_study(
         plans += [plan, *shadows]
         trace.append(_told(plan, len(candidates)))
         trace += [_told_of_shadow(route, shadow) for shadow in choice.shadows]
-    return Routing(plans=tuple(plans), trace=tuple(trace))
+    return Routing(plans=tuple(plans), trace=tuple(trace), lacks=lacks)
 
 
 def _plan(route: Route, model: Version, chosen: Sequence[Candidate], *, is_first: bool) -> Plan:

@@ -85,6 +85,11 @@ class Choice:
     is_first: bool = False
     shadows: tuple[Version, ...] = field(default=())
 
+    @property
+    def lacks(self) -> bool:
+        """Whether a version that is meant to look is not there as it is meant to be."""
+        return self.serving is None or any(one.fault for one in (self.serving, *self.shadows))
+
 
 def read_standings(tx: sa.Connection) -> Standings:
     """What the ledger knows now."""

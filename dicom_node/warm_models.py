@@ -24,6 +24,7 @@ from dicom_node.pipeline import Pipeline
 from dicom_node.serving import Version, read_standings, wanted_versions
 from dicom_node.states import Standing
 from inference.engine import Analysis, Engine, EngineSettings
+from inference.refusals import Reason, Refusal
 from inference.runtimes.base import DeviceOutOfMemory, Network
 from models.card import ModelCard
 from models.registry import InstalledModel
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0  # how soon a worker follows a change of standing
 KEEP_S = 30.0  # how long a version that serves no more stays in memory, for studies routed to it
+BUSY_S = 0.05
 GPU_BATCH = 8
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -74,6 +76,7 @@ class WarmModels:
         self._networks = networks
         self._folders = folders
         self._engines: dict[Device, Engine] = {}
+        self._looking = threading.Lock()  # at the folders
         self._loading = threading.Lock()  # one model at a time is loaded
         self._using = threading.Lock()  # a model is not let go while a study is given to it
         self._without_room: dict[str, str] = {}  # shadows that do not fit
@@ -98,12 +101,20 @@ class WarmModels:
             If there is no room to load it.
         """
         engine, study = self._engine(device), self._pipeline.study_input(job)
-        while True:
+        while self._models[job.reference].card.model_digest == job.model_digest:
             with self._using:
-                if job.reference in engine.models:
+                loaded = engine.models.get(job.reference)
+                if loaded is not None and loaded.model_digest == job.model_digest:
                     on_cpu = engine.devices.get(job.reference) == "cpu"
                     return engine.submit(job.reference, study, max_batch=max_batch(on_cpu), on_stage=on_stage)
-            self._load(engine, job.reference)
+            if loaded is None:
+                self._load(engine, job.reference)
+            elif not self._remove(engine, job.reference):
+                time.sleep(BUSY_S)  # a study of the version as it was is under way
+        refused: Future[Analysis] = Future()
+        detail = f"{job.reference} was altered at this moment: a change is a new version"
+        refused.set_result(Analysis(refusal=Refusal(reason=Reason.MODEL_FAILED, detail=detail)))
+        return refused
 
     def start(self, stop: threading.Event) -> None:
         """Load what serves, then follow the ledger until `stop` is set."""
@@ -125,8 +136,7 @@ class WarmModels:
 
     def look(self) -> None:
         """One look: load what is wanted and not in memory, let go of what was not wanted for a while, and say so."""
-        if self._folders is not None and (found := self._folders.changed()) is not None:
-            self._take(found)
+        self.look_for_models()
         with self._pipeline.ledger.read() as tx:
             known = read_standings(tx)
         routes = [route.model for route in self._pipeline.routes.route]
@@ -145,11 +155,15 @@ class WarmModels:
             except Exception as error:
                 log.error("models not looked after", stage="models", owner=self._owner, exc_info=error)
 
-    def _take(self, found: tuple[InstalledModel, ...]) -> None:
-        """Folders changed: what could not be loaded is tried again."""
-        self._pipeline.take_models(found)
-        self._models = {model.card.reference: model for model in found}
-        self._without_room.clear()
+    def look_for_models(self) -> None:
+        """See what is installed now; when that changed, what could not be loaded is tried again."""
+        with self._looking:
+            found = self._folders.changed() if self._folders is not None else None
+            if found is None:
+                return
+            self._models = {model.card.reference: model for model in found}
+            self._pipeline.take_models(found)
+            self._without_room.clear()
         for engine in self._engines.values():
             for reference in tuple(engine.faults):
                 self._remove(engine, reference)
@@ -188,13 +202,16 @@ class WarmModels:
             if reference in wanted or now - since > KEEP_S:
                 self._remove(engine, reference)
 
-    def _remove(self, engine: Engine, reference: str) -> None:
+    def _remove(self, engine: Engine, reference: str) -> bool:
+        """Let a model go; False while a study of it is under way."""
         with self._using:
-            try:
-                engine.remove(reference)
-            except ValueError:
-                return  # a study is under way: at the next look
+            if reference in engine.models:
+                try:
+                    engine.remove(reference)
+                except ValueError:
+                    return False
         self._unneeded_since.pop(reference, None)
+        return True
 
     def _engine(self, device: Device) -> Engine:
         if device not in self._engines:

@@ -177,6 +177,9 @@ class Worker:
     def _why_gone(self, job: Job) -> Refusal | None:
         """Why the model that was meant when the study was routed cannot run; None when it can."""
         card = self.pipeline.cards.get(job.reference)
+        if card is None or card.model_digest != job.model_digest:
+            self._warm.look_for_models()  # perhaps it was put there a moment ago
+            card = self.pipeline.cards.get(job.reference)
         if card is None:
             return Refusal(reason=Reason.NO_ROUTE, detail=f"model {job.reference} is no longer installed")
         if card.model_digest != job.model_digest:

@@ -29,6 +29,9 @@ def card(version: str = "1.0.0", *, name: str = NAME, **changes: Any) -> ModelCa
     return made.model_copy(update={"identity": made.identity.model_copy(update={"name": name, **changes})})
 
 
+ALL_VERSIONS = {one.reference: one for one in map(card, ("1.0.0", "2.0.0", "3.0.0"))}
+
+
 def write_report(path: Path, of: ModelCard, **changes: Any) -> ReportFile:
     """An evaluation report of a card, as `training.release` and `eval` write it; `changes` are laid over it."""
     twin: dict[str, Any] = {

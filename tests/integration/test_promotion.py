@@ -21,12 +21,12 @@ from dicom_node.serving import read_standings
 from dicom_node.states import JobRole, JobState, Standing, StandingAction, StudyState
 from models.card import ModelCard, Use
 from tests.ledgers import STUDY, TestClock, add_job, claim, job_of
-from tests.promotions import NAME, act, card, champions, standing_of, told, write_report
+from tests.promotions import ALL_VERSIONS, NAME, act, card, champions, standing_of, told, write_report
 
 
 def first(ledger: Ledger, of: ModelCard) -> None:
     with ledger.begin() as tx:
-        promotion.enter_first(tx, promotion._of(of), ledger.clock())
+        promotion.enter_first(tx, promotion.as_version(of), ledger.clock())
 
 
 def promote(ledger: Ledger, of: ModelCard, folder: Path) -> None:
@@ -42,8 +42,8 @@ def refused(ledger: Ledger, change: Callable[[sa.Connection], object], because: 
     assert told(ledger) == before, "what is refused leaves no trace"
 
 
-ONE, TWO, THREE = card("1.0.0"), card("2.0.0"), card("3.0.0")
-ALL = {one.reference: one for one in (ONE, TWO, THREE)}
+ALL = ALL_VERSIONS
+ONE, TWO, THREE = ALL.values()
 
 
 def test_a_promotion_replaces_the_champion_and_tells_who_when_why_and_by_which_report(
@@ -224,7 +224,7 @@ def test_of_promotions_at_the_same_moment_one_wins_and_the_other_is_told(ledger:
 def test_the_database_itself_refuses_a_second_champion(ledger: Ledger) -> None:
     first(ledger, ONE)
     with pytest.raises(StandingChanged, match="another champion"), ledger.begin() as tx:
-        promotion.enter_first(tx, promotion._of(TWO), ledger.clock())
+        promotion.enter_first(tx, promotion.as_version(TWO), ledger.clock())
     assert champions(ledger) == ["1.0.0"]
 
 

@@ -269,6 +269,16 @@ def test_a_study_that_is_seen_again_after_a_promotion_has_the_new_champions_resu
     assert job_of(rig, NEW).id == current[0].job_id
 
 
+def test_a_version_that_is_promoted_right_after_it_was_installed_serves_the_next_study(rig: PipelineRig) -> None:
+    rig.pipeline.models_changed = ModelFolders(rig.settings).changed
+    card = install_toy_model(rig.models, version="3.0.0")
+    with rig.pipeline.ledger.begin() as tx:
+        promotion.promote(tx, card, write_report(rig.folder / "evaluation.json", card), act(rig))
+    receive(rig)
+    roles = {job.reference: (job.role, job.refusal) for job in rig.account(STUDY).jobs}
+    assert roles == {card.reference: (JobRole.CHAMPION, None), NEW: (JobRole.SHADOW, None)}
+
+
 def test_an_altered_champion_does_not_run_and_the_radiologist_is_told(rig: PipelineRig) -> None:
     card, folders = rig.models / "toy-opacity" / "1.0.0" / "card.toml", ModelFolders(rig.settings)
     good = card.read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dicom_node import promotion
-from dicom_node.building import ModelFolders, installed
+from dicom_node import promotion, warm_models
+from dicom_node.building import ModelFolders, build_pipeline, installed
 from dicom_node.ledger import standings
 from dicom_node.ledger.standings import LoadedModel
 from dicom_node.promotion import Act
@@ -25,7 +25,7 @@ from inference.runtimes.base import Device, DeviceOutOfMemory, Network
 from models.card import ModelCard
 from models.registry import InstalledModel
 from tests.pictures import disc_picture, film_file
-from tests.pipeline_rig import PipelineRig
+from tests.pipeline_rig import CHEST, PipelineRig
 from tests.promotions import write_report
 from tests.toy_model import install_toy_model
 
@@ -50,7 +50,9 @@ def worker(
 ) -> Iterator[Callable[[Callable[[], bool]], None]]:
     """A worker that runs until the block ends; gives a way to wait for something."""
     folders = ModelFolders(rig.settings)
-    one = Worker(rig.pipeline, installed(rig.settings), "node:worker0:1", networks=networks, folders=folders)
+    models = installed(rig.settings)
+    own = build_pipeline(rig.settings, rig.clock, models)  # as a worker's process has it
+    one = Worker(own, models, "node:worker0:1", networks=networks, folders=folders)
     stop = threading.Event()
     thread = threading.Thread(target=one.run, args=(stop,))
     thread.start()
@@ -67,6 +69,7 @@ def worker(
     finally:
         stop.set()
         thread.join(PATIENCE_S)
+        own.ledger.close()
         assert not thread.is_alive()
 
 
@@ -99,7 +102,7 @@ def test_a_version_that_is_installed_shadowed_and_promoted_while_the_worker_runs
     with worker(rig) as until:
         until(lambda: set(loaded(rig)) == {OLD})
         card = install_toy_model(rig.models, version="2.0.0", threshold=0.3)
-        until(lambda: NEW in rig.pipeline.cards)
+        rig.pipeline.take_models(installed(rig.settings))
         shadow(rig, card)
         until(lambda: set(loaded(rig)) == {OLD, NEW})
         receive(rig, STUDY)
@@ -125,6 +128,36 @@ def test_a_study_that_was_routed_to_a_version_which_serves_no_more_is_done_with_
     with worker(rig) as until:
         until(lambda: states(rig, STUDY) == {(OLD, JobRole.CHAMPION): JobState.SUCCEEDED})
     assert rig.account(STUDY).study.outcome is Outcome.ANALYSED
+
+
+def test_a_worker_that_has_not_looked_yet_finds_a_version_that_was_installed_and_promoted_just_now(
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_models, "LOOK_S", 3600.0)
+    with worker(rig) as until:
+        until(lambda: set(loaded(rig)) == {OLD})
+        card = install_toy_model(rig.models, version="2.0.0")
+        with rig.pipeline.ledger.begin() as tx:
+            promotion.promote(tx, card, write_report(rig.folder / "evaluation.json", card), act(rig))
+        rig.pipeline.take_models(installed(rig.settings))  # the node has looked, the worker has not
+        receive(rig, STUDY)
+        until(lambda: rig.account(STUDY).study.outcome is not None)
+    assert states(rig, STUDY) == {(NEW, JobRole.CHAMPION): JobState.SUCCEEDED}
+
+
+def test_a_pinned_candidate_whose_card_is_edited_is_loaded_again(tmp_path: Path) -> None:
+    pinned = PipelineRig(tmp_path, worker=WORKER, routes=[{**CHEST, "model": OLD}])
+    path = pinned.models / "toy-opacity" / "1.0.0" / "card.toml"
+    with worker(pinned) as until:
+        until(lambda: set(loaded(pinned)) == {OLD})
+        text = path.read_text(encoding="utf-8").replace("threshold = 0.5,", "threshold = 0.4,")
+        path.write_text(text, encoding="utf-8")
+        pinned.pipeline.take_models(installed(pinned.settings))
+        receive(pinned, STUDY)
+        until(lambda: pinned.account(STUDY).study.outcome is not None)
+    (job,) = pinned.account(STUDY).jobs
+    assert job.findings is not None and job.findings.model.model_digest == pinned.pipeline.cards[OLD].model_digest
+    pinned.close()
 
 
 def test_a_study_whose_model_was_altered_after_it_was_routed_is_refused(rig: PipelineRig) -> None:
