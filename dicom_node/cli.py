@@ -26,6 +26,7 @@ SUMMARIES = {
     "schema": "Print the JSON Schema of a file that people write.",
     "demo": "Show the node at work on real studies.",
     "train": "Train a model from a recipe.",
+    "data": "Look at data sets for training.",
 }
 
 

@@ -83,7 +83,7 @@ def audit(
 ) -> Audit:
     """Look at all films; `splits` adds what can be said only when films are dealt."""
     apart, found = twins
-    shortcuts = find_shortcuts(read.films, prepared, level=rules.shortcut_auroc)
+    shortcuts = find_shortcuts(read, prepared, level=rules.shortcut_auroc)
     leaks = tuple(
         (pair.one, pair.other)
         for pair in found
@@ -120,7 +120,7 @@ def _warnings(
             f'{len(leaks)} of them lie in different folds, which flatters the figures; set twins = "bind" under [data]'
         )
     warnings += [
-        f"{one.trait} alone separates films with {read.positive} from others at AUROC {one.auroc} "
+        f"{one.trait} alone separates {one.against} at AUROC {one.auroc} "
         f"({one.low} to {one.high}): read figures within it"
         for one in shortcuts
         if one.warned
@@ -185,11 +185,18 @@ def _shortcuts_text(found: Audit) -> str:
     if not found.shortcuts:
         return "Shortcuts were not looked for: too few films of known truth."
     rows = [
-        (one.trait, f"{one.auroc:.3f}", f"{one.low:.3f} to {one.high:.3f}", one.films, "warned" if one.warned else "")
+        (
+            one.trait,
+            one.against,
+            f"{one.auroc:.3f}",
+            f"{one.low:.3f} to {one.high:.3f}",
+            one.films,
+            "warned" if one.warned else "",
+        )
         for one in found.shortcuts
     ]
-    text = "How well traits that are no lesion separate the label alone (0.5: not at all; below: the other way round):"
-    return text + "\n\n" + table(("trait", "AUROC", "95 % interval", "films", ""), rows)
+    text = "How well traits that are no lesion separate films alone (0.5: not at all; below: the other way round):"
+    return text + "\n\n" + table(("trait", "of", "AUROC", "95 % interval", "films", ""), rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

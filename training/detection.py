@@ -23,7 +23,7 @@ from training.cache import PreparedFilms, prepare_films
 from training.data import Film, FilmSet, Teaches, manifest_digest
 from training.errors import DataError, RecipeError, ResumeError
 from training.faults import Fault, settle
-from training.figures import Evaluation, evaluate
+from training.figures import evaluate
 from training.files import write_whole
 from training.hashes import Separation, Twins
 from training.loop import Progress
@@ -263,19 +263,18 @@ def refit(shop: Workshop, on_epoch: Callable[[Progress], None]) -> Detector | Me
     )
 
 
-def judge(shop: Workshop) -> tuple[tuple[ScoredFilm, ...], Evaluation]:
-    """The out-of-fold scores of all films, and their evaluation.
+def out_of_fold(shop: Workshop) -> tuple[ScoredFilm, ...]:
+    """What each fold's network said of the films held out from it.
 
     Raises
     ------
     DataError
-        If a fold has not been trained, or its scores do not fit the films.
+        If a fold has not been trained.
     """
     files = [shop.out / f"fold-{fold}.json" for fold in range(shop.splits.folds)]
     if missing := [file.stem for file in files if not file.exists()]:
         raise DataError(f"{', '.join(missing)} not trained yet; run the stage fold first")
-    scored = tuple(film for file in files for film in read_scores(file))
-    return scored, evaluate(shop.read, scored, shop.recipe.judging)
+    return tuple(film for file in files for film in read_scores(file))
 
 
 def release(
@@ -298,7 +297,7 @@ def release(
     from training.release import Made, model_folder, read_draft, write_release
 
     recipe, draft = shop.recipe, read_draft(recipe_file.with_suffix(".card.toml"))
-    scored, evaluation = judge(shop)
+    scored = out_of_fold(shop)
     served = as_served(network, recipe)
     if recipe.half_weights:
         served = HalfStored(served)
@@ -309,7 +308,7 @@ def release(
             read=shop.read,
             splits=shop.splits,
             scored=scored,
-            evaluation=evaluation,
+            evaluation=evaluate(shop.read, scored, recipe.judging),
             parity=prove_parity(served, folder, _some_films(shop)),
             audit=found,
             guard=_guard(shop, folder, shown),

@@ -5,20 +5,21 @@ Called by `training.figures`. When a mark finds a lesion is `training.hits`; the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.froc import FrocCurve, MatchedFilm, froc
-from eval.intervals import Estimate, patient_bootstrap
+from eval.intervals import Estimate
 from models.card import Figure
 from training.data import FilmSet
 from training.hits import HitRule, beside, deciding
 from training.operating import Operating, Pair
 from training.recipe import Judging
 
+Bootstrap = Callable[[Callable[[NDArray[np.intp]], float], NDArray[np.str_], NDArray[np.bool_]], Estimate]
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -35,15 +36,17 @@ def _positive(pairs: Sequence[Pair]) -> NDArray[np.bool_]:
     return np.asarray([pair.film.positive for pair in pairs], dtype=bool)
 
 
-def found_at_rates(pairs: Sequence[Pair], judging: Judging, *, seed: int) -> tuple[Figure, ...]:
+def found_at_rates(pairs: Sequence[Pair], judging: Judging, bootstrap: Bootstrap) -> tuple[Figure, ...]:
     """Share of lesions found at each rate of false marks over all judged films, by both hit rules."""
     figures: list[Figure] = []
     for rule in (deciding(judging), beside(judging)):
-        figures += _at_rates(pairs, rule, "" if rule.words == deciding(judging).words else ", other hit rule", seed)
+        figures += _at_rates(
+            pairs, rule, "" if rule.words == deciding(judging).words else ", other hit rule", bootstrap
+        )
     return tuple(figures)
 
 
-def _at_rates(pairs: Sequence[Pair], rule: HitRule, note: str, seed: int) -> list[Figure]:
+def _at_rates(pairs: Sequence[Pair], rule: HitRule, note: str, bootstrap: Bootstrap) -> list[Figure]:
     matched = [rule.match(pair.scored.marks, pair.film.boxes) for pair in pairs]
     lesions, patients, positive = sum(film.lesions.size for film in matched), _patients(pairs), _positive(pairs)
     curves: dict[bytes, FrocCurve] = {}  # every rate is asked of the same resamples
@@ -56,7 +59,7 @@ def _at_rates(pairs: Sequence[Pair], rule: HitRule, note: str, seed: int) -> lis
 
     figures = []
     for rate in RATES:
-        estimate = patient_bootstrap(partial(found, rate=rate), patients, positive, seed=seed)
+        estimate = bootstrap(partial(found, rate=rate), patients, positive)
         on = f"{lesions} boxes, {len(pairs)} judged films; hit: {rule.words}"
         figures.append(_figure(f"boxes found at {rate:g} false marks per film{note}", estimate, on))
     return figures
@@ -68,8 +71,7 @@ def found_at_threshold(
     pairs: Sequence[Pair],
     operating: Mapping[int, Operating],
     judging: Judging,
-    *,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> tuple[Figure, ...]:
     """Boxes found and false marks per kind of film when marks at or above the threshold are shown."""
     rule, patients, positive = deciding(judging), _patients(pairs), _positive(pairs)
@@ -80,7 +82,7 @@ def found_at_threshold(
         found, there = _count([films[index] for index in chosen])
         return found / there if there else np.nan
 
-    estimate = patient_bootstrap(share, patients, positive, seed=seed)
+    estimate = bootstrap(share, patients, positive)
     figures = [_figure(f"boxes found ({how})", estimate, f"{hit} of {lesions} boxes; hit: {rule.words}")]
     false = np.asarray([film.false_marks.size for film in films], dtype=float)
     reading = np.asarray([pair.film.reading for pair in pairs], dtype=str)
@@ -89,7 +91,7 @@ def found_at_threshold(
     for kind, chosen in kinds:
         if chosen.any():
             on = f"{int(false[chosen].sum())} false marks on {chosen.sum()} films"
-            estimate = _mean_by_patient(false[chosen], patients[chosen], seed)
+            estimate = _mean_by_patient(false[chosen], patients[chosen], bootstrap)
             figures.append(_figure(f"false marks per film, {kind} ({how})", estimate, on))
     return tuple(figures)
 
@@ -111,8 +113,8 @@ def _count(films: Sequence[MatchedFilm]) -> tuple[int, int]:
     return sum(int(np.isfinite(film.lesions).sum()) for film in films), sum(film.lesions.size for film in films)
 
 
-def _mean_by_patient(values: NDArray[np.float64], patients: NDArray[np.str_], seed: int) -> Estimate:
+def _mean_by_patient(values: NDArray[np.float64], patients: NDArray[np.str_], bootstrap: Bootstrap) -> Estimate:
     def mean(rows: NDArray[np.intp]) -> float:
         return float(values[rows].mean())
 
-    return patient_bootstrap(mean, patients, np.zeros(values.size, dtype=bool), seed=seed)
+    return bootstrap(mean, patients, np.zeros(values.size, dtype=bool))

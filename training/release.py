@@ -196,7 +196,8 @@ def _method(made: Made) -> str:
         "by a network that saw no film of its patient. Thresholds and calibration of each fold come from the other "
         "folds. The weights served are one more training on all films, which no film is left to judge: the figures "
         "are those of the folds' networks, and the served thresholds were chosen on all out-of-fold scores. "
-        f"Intervals: 95 %, patients resampled {made.recipe.judging.resamples:,} times (seed {SEED}), for calls of films Clopper-Pearson as if "
+        f"Intervals: 95 %, patients resampled {made.recipe.judging.resamples:,} times (seed {SEED}), for calls of "
+        "films Clopper-Pearson as if "
         f"films were independent. {made.recipe.judging.caveat}"
     ).strip()
 

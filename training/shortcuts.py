@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.roc import auroc_by_patient
 from training.cache import PreparedFilms
-from training.data import Film
+from training.data import Film, FilmSet
 
 SEED, RESAMPLES = 20, 500
 _BORDER = 0.05  # share of the side that counts as border
@@ -25,13 +25,14 @@ _FEWEST = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shortcut:
-    """How well one trait alone separates films with lesions from films without; 0.5 is not at all.
+    """How well one trait alone separates two groups of films, `against`; 0.5 is not at all.
 
     `low` and `high` bound the AUROC's 95 % interval (patients resampled); `warned` says that it is at or above the
     recipe's level, in either direction, and the interval leaves out 0.5.
     """
 
     trait: str
+    against: str
     auroc: float
     low: float
     high: float
@@ -39,29 +40,42 @@ class Shortcut:
     warned: bool
 
 
-def find_shortcuts(films: Sequence[Film], prepared: PreparedFilms, *, level: float) -> tuple[Shortcut, ...]:
-    """All traits that vary, the strongest first."""
-    judged = [film for film in films if film.judged]
+def find_shortcuts(read: FilmSet, prepared: PreparedFilms, *, level: float) -> tuple[Shortcut, ...]:
+    """All traits that vary, the strongest first: against the plainest negatives, and against all of them."""
+    judged = [film for film in read.films if film.judged]
+    plainest = [film for film in judged if film.positive or film.reading == read.negatives[0]]
+    found = _against(f"{read.positive} vs {read.negatives[0]}", plainest, prepared, level)
+    if len(plainest) < len(judged):
+        found += _against(f"{read.positive} vs all others", judged, prepared, level)
+    return tuple(sorted(found, key=lambda one: -abs(one.auroc - 0.5)))
+
+
+def _against(name: str, judged: Sequence[Film], prepared: PreparedFilms, level: float) -> list[Shortcut]:
     truth = np.asarray([film.positive for film in judged], dtype=bool)
     if min(int(truth.sum()), int((~truth).sum())) < _FEWEST:
-        return ()
+        return []
     found = []
     for trait, values in _traits(judged, prepared):
         known = ~np.isnan(values)
         if np.unique(values[known]).size < 2:  # noqa: PLR2004 - what does not vary tells nothing
             continue
-        found.append(_shortcut(trait, values[known], truth[known], _patients(judged)[known], level))
-    defined = [one for one in found if not math.isnan(one.auroc)]
-    return tuple(sorted(defined, key=lambda one: -abs(one.auroc - 0.5)))
+        found.append(_shortcut(trait, name, values[known], truth[known], _patients(judged)[known], level))
+    return [one for one in found if not math.isnan(one.auroc)]
 
 
 def _shortcut(
-    trait: str, values: NDArray[np.float64], truth: NDArray[np.bool_], patients: NDArray[np.str_], level: float
+    trait: str,
+    against: str,
+    values: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    patients: NDArray[np.str_],
+    level: float,
 ) -> Shortcut:
     estimate = auroc_by_patient(values, truth, patients, resamples=RESAMPLES, seed=SEED)
     strong = max(estimate.value, 1 - estimate.value) >= level
     return Shortcut(
         trait=trait,
+        against=against,
         auroc=round(estimate.value, 3),
         low=round(estimate.low, 3),
         high=round(estimate.high, 3),

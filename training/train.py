@@ -26,7 +26,7 @@ _STAGES = ("audit", "split", "fold", "refit", "report")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for checkpoints, scores and the audit; keep it to resume.  [default: runs/NAME-VERSION]",
+    help="Folder for checkpoints, scores and the audit; keep it to resume.  [default: runs/NAME of the recipe file]",
 )
 @click.option(
     "--zoo",

@@ -1,0 +1,83 @@
+"""The command ``radnode data``: look at a data set before anything is learnt from it, and check which one it is.
+
+``audit`` is the first stage of `training.detection` without a recipe; ``manifest`` names the set by the digests of its
+files. Where public sets come from is told in docs/howto/data-sets.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Look at data sets for training: audit them, name them by digest."""
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--reader", required=True, help="Layout of the folder: nih-chest, mini-mias, csv, coco.")
+@click.option("--expect", help="Digest that the set must have; the command fails if it has another.")
+@click.option("--list", "listing", is_flag=True, help="Also print each film with its own digest.")
+def manifest(folder: Path, reader: str, expect: str | None, listing: bool) -> None:
+    """Print the digest of all films of FOLDER: of the films' names and of the bytes of each file."""
+    from training.data import Teaches, manifest_digest, manifest_lines
+    from training.errors import TrainingError
+    from training.readers import read_set
+
+    try:
+        films = read_set(reader, folder).films
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if listing:
+        for line in manifest_lines(films):
+            click.echo(line)
+    digest = manifest_digest(films)
+    taught = [film for film in films if film.teaches is not Teaches.NOTHING]
+    click.echo(f"{len(films)} films, {len({film.patient for film in films})} patients: {digest}")
+    if taught and len(taught) < len(films):
+        click.echo(f"the {len(taught)} that teach something (as cards name them): {manifest_digest(taught)}")
+    if expect is not None and expect not in (digest, manifest_digest(taught)):
+        click.echo(f"Error: expected {expect}: this is not the set that is meant, or not all of it", err=True)
+        sys.exit(1)
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--reader", required=True, help="Layout of the folder: nih-chest, mini-mias, csv, coco.")
+@click.option("--side", default=256, show_default=True, help="Films are looked at in squares of this many pixels.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write audit.json and audit.md into this folder.")
+def audit(folder: Path, reader: str, side: int, out: Path | None) -> None:
+    """Print counts, faults, twins and shortcuts of the films in FOLDER; faults are told and passed over."""
+    import tempfile
+
+    from models.card import ProjectionInput
+    from training.audit import audit as look
+    from training.audit import audit_text, twins_of, write_audit
+    from training.bars import screen
+    from training.cache import prepare_films
+    from training.data import manifest_digest
+    from training.errors import TrainingError
+    from training.faults import settle
+    from training.readers import read_set
+    from training.recipe import Data
+
+    rules = Data(reader=reader, on_fault="skip", unlabelled="ignore")
+    try:
+        read = read_set(reader, folder)
+        with screen() as shown, tempfile.TemporaryDirectory() as scratch:
+            on_film = shown.films("films looked at", len(read.films))
+            prepared = prepare_films(
+                read.films, ProjectionInput(height=side, width=side), Path(scratch), on_film=on_film
+            )
+            read, faults = settle(read, prepared, folder, rules)
+            twins = twins_of(read.films, prepared, rules)
+            found = look(read, prepared, faults, twins, None, rules, manifest_digest(read.films))
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if out is not None:
+        write_audit(found, out)
+    click.echo(audit_text(found))
