@@ -140,10 +140,14 @@ class FilmSet:
     subgroups: tuple[str, ...] = ()
 
 
+def manifest_lines(films: Iterable[Film]) -> list[str]:
+    """For each film its name and the sha256 of its file, in the order of names."""
+    return sorted(f"{film.image} {hashlib.sha256(film.path.read_bytes()).hexdigest()}" for film in films)
+
+
 def manifest_digest(films: Iterable[Film]) -> str:
     """sha256 of the list of film names and the sha256 of each file, one a line, in the order of names."""
-    lines = sorted(f"{film.image} {hashlib.sha256(film.path.read_bytes()).hexdigest()}" for film in films)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(manifest_lines(films)).encode()).hexdigest()
 
 
 def counts(films: Iterable[Film]) -> dict[str, dict[str, int]]:

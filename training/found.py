@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.froc import FrocCurve, MatchedFilm, froc
+from eval.froc import MatchedFilm, froc
 from eval.intervals import Estimate
 from models.card import Figure
 from training.data import FilmSet
@@ -49,13 +49,14 @@ def found_at_rates(pairs: Sequence[Pair], judging: Judging, bootstrap: Bootstrap
 def _at_rates(pairs: Sequence[Pair], rule: HitRule, note: str, bootstrap: Bootstrap) -> list[Figure]:
     matched = [rule.match(pair.scored.marks, pair.film.boxes) for pair in pairs]
     lesions, patients, positive = sum(film.lesions.size for film in matched), _patients(pairs), _positive(pairs)
-    curves: dict[bytes, FrocCurve] = {}  # every rate is asked of the same resamples
+    known: dict[bytes, dict[float, float]] = {}  # every rate is asked of the same resamples
 
     def found(chosen: NDArray[np.intp], rate: float) -> float:
         key = chosen.tobytes()
-        if key not in curves:
-            curves[key] = froc([matched[index] for index in chosen])
-        return curves[key].sensitivity_at(rate)
+        if key not in known:
+            curve = froc([matched[index] for index in chosen])
+            known[key] = {one: curve.sensitivity_at(one) for one in RATES}
+        return known[key][rate]
 
     figures = []
     for rate in RATES:
