@@ -167,7 +167,7 @@ def states_section() -> str:
     """The states with the comment that stands beside each in the code."""
     lines = [STATES_MARK, "", "## States", ""]
     for enumeration in (states.InstanceState, states.StudyState, states.Outcome, states.JobState, states.JobStage,
-                        states.DeliveryState):  # fmt: skip
+                        states.JobRole, states.DeliveryState, states.Standing, states.StandingAction):  # fmt: skip
         lines += [*_enumeration(enumeration, Path(states.__file__)), ""]
     lines += ["## Reasons for not analysing", "", *_enumeration(refusals.Reason, Path(refusals.__file__))]
     return "\n".join(lines) + "\n"

@@ -7,12 +7,12 @@ the node itself never loads.
 from __future__ import annotations
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from dicom_node.building import standings_if_any
 from dicom_node.commands.context import fail, json_option, load_settings, write_json
 from dicom_node.commands.lazy import LazyGroup
+from dicom_node.commands.studies import wide_console
 from dicom_node.ledger.database import LedgerError
 from dicom_node.ledger.standings import StandingRow
 from dicom_node.serving import Standings, altered
@@ -107,10 +107,10 @@ def _row(model: InstalledModel, known: Standings) -> dict[str, str]:
 
 
 def _print(rows: list[dict[str, str]], faults: tuple[str, ...]) -> None:
-    console = Console()
+    console = wide_console()
     table = Table()
     for heading in ("model", "standing", "use", "looks for", "threshold", "guard", "runtimes", "weights"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("model", "standing", "use"))
     for row in rows:
         shown = ("model", "standing", "use", "looks_for", "thresholds", "guard", "runtimes", "weights")
         table.add_row(*(row[key] for key in shown))
