@@ -35,7 +35,7 @@ def breast_findings(
     would dilute the one that shows it. With several views a breast errs on the suspicious side, for each adds its
     chance of a false alarm. Where the card says so and the same view of the other breast is there, a view is judged
     against it: what both breasts show alike is most often the woman's tissue, not a lesion. Views whose side is not
-    known speak of no breast.
+    known speak of no breast; views that have no name are not held against each other.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def breast_findings(
     of_views = _by_view(findings, views)
     strongest: dict[tuple[str, str], Finding] = {}
     for (label, shown), finding in of_views.items():
-        other = of_views.get((label, BreastView(side=_OPPOSITE[shown.side], view=shown.view)))
+        other = of_views.get((label, BreastView(side=_OPPOSITE[shown.side], view=shown.view))) if shown.view else None
         judged = _compared(finding, other, comparisons.get(label))
         best = strongest.get((shown.side, label))
         if best is None or _suspicion(judged) > _suspicion(best):

@@ -170,7 +170,10 @@ class StudyRun:
             (item.picture.header.sop_instance_uid, item.picture.header.laterality, item.pixel_digest)
             for item in self.loaded
         ]
-        seen = {"pictures": sorted(pictures), "flags": self.flags}
+        seen: dict[str, object] = {"pictures": sorted(pictures), "flags": self.flags}
+        if isinstance(self.card.input, BreastInput):  # which views are held against each other hangs on their names
+            headers = [item.picture.header for item in self.loaded]
+            seen["views"] = sorted((header.sop_instance_uid, header.view) for header in headers)
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
 
     def refused(self, now_s: float, refusal: Refusal | None = None) -> Analysis:

@@ -88,6 +88,12 @@ def test_without_the_same_view_of_the_other_breast_a_breast_is_judged_for_itself
     assert (right.score, left.score) == (0.4, 0.7)
 
 
+def test_views_without_a_name_are_not_held_against_each_other() -> None:
+    unnamed = {SopUid("1.1"): BreastView(side="R", view=""), SopUid("1.3"): BreastView(side="L", view="")}
+    found = breast_findings([view("1.1", 0.6), view("1.3", 0.8)], unnamed, [COMPARED])
+    assert [finding.score for finding in found] == [0.6, 0.8]
+
+
 def test_a_breast_that_is_positive_in_one_view_is_positive() -> None:
     strict = COMPARED.model_copy(
         update={"breast": BreastComparison(contralateral=0.5, point=OperatingPoint(threshold=0.95, chosen_by="x"))}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import dcmread
 
 from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Presence
@@ -96,6 +97,15 @@ def test_each_breast_of_a_study_has_its_own_finding_over_its_views(engine: Engin
     assert (study.laterality, study.sop_instance_uid, study.score) == (None, None, by_side["Right"].score)
 
 
+def test_another_name_of_the_view_is_another_input(engine: Engine, tmp_path: Path) -> None:
+    path = mammogram(tmp_path, "L", "MLO")
+    one = analyse(engine, path)
+    data_set = dcmread(path)
+    data_set.ViewPosition = "CC"
+    data_set.save_as(path)
+    assert one.inputs_digest != analyse(engine, path).inputs_digest
+
+
 def test_the_label_beside_the_breast_is_never_marked(engine: Engine, tmp_path: Path) -> None:
     findings = analyse(engine, mammogram(tmp_path, "L", "MLO"), mammogram(tmp_path, "R", "MLO")).findings
     assert findings is not None
@@ -114,8 +124,6 @@ def test_what_the_model_is_not_made_for_is_refused(
     engine: Engine, tmp_path: Path, changes: dict[str, object], reason: Reason
 ) -> None:
     path = mammogram(tmp_path, "L", "MLO")
-    from pydicom import dcmread
-
     data_set = dcmread(path)
     for keyword, value in changes.items():
         setattr(data_set, keyword, value)
