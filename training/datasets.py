@@ -14,7 +14,7 @@ import click
 
 @click.group()
 def data() -> None:
-    """Look at data sets for training: audit them, name them by digest."""
+    """Look at data sets for training: import, audit, name them by digest."""
 
 
 @data.command()
@@ -81,3 +81,24 @@ def audit(folder: Path, reader: str, side: int, out: Path | None) -> None:
     if out is not None:
         write_audit(found, out)
     click.echo(audit_text(found))
+
+
+@data.command("import")
+@click.argument("kind", type=click.Choice(("nih", "vindr", "mias")))
+@click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--classes", help="vindr: findings that count as the lesion, separated by commas.")
+def import_(kind: str, source: Path, target: Path, classes: str | None) -> None:
+    """Bring a public set from SOURCE, as its makers publish it, into a layout that readers know, at TARGET."""
+    from training.errors import TrainingError
+    from training.public_sets import OPACITIES, import_mias, import_nih, import_vindr
+
+    try:
+        if kind == "vindr":
+            films = import_vindr(source, target, classes=classes.split(",") if classes else OPACITIES)
+        else:
+            films = (import_nih if kind == "nih" else import_mias)(source, target)
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    reader = {"nih": "nih-chest", "vindr": "csv", "mias": "mini-mias"}[kind]
+    click.echo(f"{films} films; check them: radnode data manifest {target} --reader {reader}")

@@ -148,6 +148,11 @@ def open_workshop(recipe: Recipe, options: Options, processes: Processes, shown:
     twins = twins_of(read.films, prepared, recipe.data)
     splits = deal(read.films, recipe, options, twins[1])
     manifest = manifest_digest(film for film in read.films if film.teaches is not Teaches.NOTHING)
+    if recipe.data.manifest_sha256 not in (None, manifest):
+        raise DataError(
+            f"the films are not those that the recipe names: their digest is {manifest}, the recipe's is "
+            f"{recipe.data.manifest_sha256}; docs/howto/data-sets.md tells where the set comes from"
+        )
     _same_run(options.out / RUN_FILE, recipe, manifest, splits)
     if processes.rank == 0:
         processes.wait()

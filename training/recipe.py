@@ -25,6 +25,11 @@ class Data(_Part):
     """Which films, and what to do about faults in them."""
 
     reader: str = Field(default="nih-chest", description="layout of the folder; `training.readers` lists them")
+    manifest_sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="digest that the films which teach must have (radnode data manifest); another set is refused",
+    )
     on_fault: Literal["refuse", "clip", "skip"] = Field(
         default="refuse",
         description="a box beyond its film: refuse the run, clip the box, or skip the film; "
