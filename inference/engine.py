@@ -31,6 +31,7 @@ from inference.refusals import Reason, Refusal, Refused
 from inference.runtimes import open_network
 from inference.runtimes.base import Device, Network, NetworkFailed
 from inference.study_run import Analysis, Loaded, StudyInput, StudyRun, load_for
+from inference.volume_guard import VolumeGuard
 from inference.volumes.run import VolumeRun
 from inference.volumes.tiles import Tile
 from models.card import ModelCard, Runtime, VolumeInput
@@ -131,7 +132,7 @@ class Engine:
         self._open = networks or _open
         self._cards: dict[str, ModelCard] = {}
         self._networks: dict[str, Network] = {}
-        self._guards: dict[str, AppearanceGuard | None] = {}
+        self._guards: dict[str, AppearanceGuard | VolumeGuard | None] = {}
         self.faults: dict[str, str] = {}
         schedule = Schedule[_Task]({}, ageing_s=self.settings.ageing_s)
         self._lock = threading.Condition()
@@ -348,7 +349,8 @@ class Engine:
 
     def _load_volume(self, run: VolumeRun) -> None:
         self._load_begins(run)
-        refusal = run.load(self.settings.limits)
+        guard = self._guards[run.card.reference]
+        refusal = run.load(self.settings.limits, guard=guard if isinstance(guard, VolumeGuard) else None)
         if refusal is not None:
             self._finish(run, run.refused(self._clock(), refusal))
         else:
@@ -357,7 +359,9 @@ class Engine:
     def _load_one(self, run: StudyRun, path: Path) -> None:
         self._load_begins(run)
         if run.study.images:
-            name, loaded = load_for(run.card, path, self.settings.limits, guard=self._guards[run.card.reference])
+            guard = self._guards[run.card.reference]
+            by = guard if isinstance(guard, AppearanceGuard) else None
+            name, loaded = load_for(run.card, path, self.settings.limits, guard=by)
             with self._lock:
                 if isinstance(loaded, Refusal):
                     run.skipped.append((name, loaded))

@@ -10,11 +10,7 @@ odd in a single one.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,10 +22,12 @@ from numpy.typing import NDArray
 from inference.appearance import LENGTHS, Part, describe, surroundings, thumbnail
 from inference.breast import Side, find_breast
 from inference.findings import Flag
+from inference.guard_file import GuardError, file_of, named, read_arrays
 from inference.images import Image
 from inference.refusals import Reason, Refused
+from inference.volume_guard import HOUNSFIELD, VolumeGuard, read_volume_guard
 from models.card import BreastInput, Guard, ProjectionInput, VolumeInput
-from models.registry import InstalledModel, WeightsError
+from models.registry import InstalledModel
 
 WHOLE, BREAST = "appearance-1", "breast-appearance-1"
 METHODS: Mapping[str, tuple[Part, ...]] = {
@@ -47,10 +45,6 @@ _WORDS = {
     Part.TEXTURE: "its detail and spread of greys",
     Part.SURROUNDINGS: "what lies beside the breast",
 }
-
-
-class GuardError(WeightsError):
-    """The file of a guard is not a guard, or one of a later version: its model cannot be run. Permanent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -191,7 +185,7 @@ class AppearanceGuard:
         return name if nearest <= self.threshold else ""
 
 
-def guard_of(model: InstalledModel) -> AppearanceGuard | None:
+def guard_of(model: InstalledModel) -> AppearanceGuard | VolumeGuard | None:
     """The guard of an installed model; None for a model whose card has none: nothing is checked then.
 
     Raises
@@ -202,13 +196,14 @@ def guard_of(model: InstalledModel) -> AppearanceGuard | None:
     data, guard = model.guard(), model.card.guard
     if data is None or guard is None:
         return None
+    spec = model.card.input
+    fitting = HOUNSFIELD if isinstance(spec, VolumeInput) else method_of(spec)
     try:
-        read = read_guard(data, guard)
-        if isinstance(model.card.input, VolumeInput) or method_of(model.card.input) != guard.method:
-            raise GuardError(f"method {guard.method!r} is not for an input of kind {model.card.input.kind!r}")
+        if guard.method in (*METHODS, HOUNSFIELD) and guard.method != fitting:
+            raise GuardError(f"{guard.file}: method {guard.method!r} is not for an input of kind {spec.kind!r}")
+        return read_volume_guard(data, guard) if guard.method == HOUNSFIELD else read_guard(data, guard)
     except GuardError as error:
         raise GuardError(f"{model.card.reference}: {error}") from error
-    return read
 
 
 def method_of(spec: ProjectionInput | BreastInput) -> str:
@@ -286,12 +281,11 @@ def read_guard(data: bytes, guard: Guard) -> AppearanceGuard:
     GuardError
         If the bytes are not those of the card, the method is unknown, or an array is missing, odd or not finite.
     """
-    if hashlib.sha256(data).hexdigest() != guard.sha256:
-        raise GuardError(f"{guard.file} is not the file of the card: its sha256 differs")
     if guard.method not in METHODS:
-        raise GuardError(f"{guard.file}: method {guard.method!r} is unknown; this version knows {', '.join(METHODS)}")
+        known = ", ".join((*METHODS, HOUNSFIELD))
+        raise GuardError(f"{guard.file}: method {guard.method!r} is unknown; this version knows {known}")
     try:
-        arrays = _arrays(data)
+        arrays = read_arrays(data, guard)
         statistics = {part: _part(arrays, part) for part in METHODS[guard.method]}
     except GuardError as error:
         raise GuardError(f"{guard.file}: {error}") from error
@@ -299,43 +293,24 @@ def read_guard(data: bytes, guard: Guard) -> AppearanceGuard:
 
 
 def guard_bytes(statistics: Mapping[Part, PartStatistics]) -> bytes:
-    """The file that `read_guard` reads: an npz of float32 arrays, the same bytes for the same statistics."""
-    arrays: dict[str, NDArray[np.float32]] = {}
+    """The file that `read_guard` reads."""
+    arrays: dict[str, NDArray[np.float64]] = {}
     for part, one in statistics.items():
         arrays |= {
-            f"{part}.mean": one.mean.astype(np.float32),
-            f"{part}.axes": one.axes.astype(np.float32),
-            f"{part}.variances": one.variances.astype(np.float32),
-            f"{part}.scale": np.asarray([one.residual, *one.middle, *one.unit], dtype=np.float32),
+            f"{part}.mean": one.mean,
+            f"{part}.axes": one.axes,
+            f"{part}.variances": one.variances,
+            f"{part}.scale": np.asarray([one.residual, *one.middle, *one.unit]),
         }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            entry = io.BytesIO()
-            np.lib.format.write_array(entry, array, allow_pickle=False)
-            # A fixed date: what is the same shall have the same digest.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), entry.getvalue())
-    return buffer.getvalue()
-
-
-def _arrays(data: bytes) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an npz; only their own format is read, never a pickle."""
-    try:
-        opened = np.load(io.BytesIO(data), allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise GuardError("one array where several are expected")
-        with opened:
-            return {name: opened[name] for name in opened.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise GuardError("not a file of arrays (npz)") from error
+    return file_of(arrays)
 
 
 def _part(arrays: Mapping[str, NDArray[np.generic]], part: Part) -> PartStatistics:
     length = LENGTHS[part]
-    mean = _array(arrays, f"{part}.mean", (length,))
-    variances = _array(arrays, f"{part}.variances", (None,))
-    axes = _array(arrays, f"{part}.axes", (variances.size, length))
-    residual, *scale = _array(arrays, f"{part}.scale", (5,)).tolist()
+    mean = named(arrays, f"{part}.mean", (length,))
+    variances = named(arrays, f"{part}.variances", (None,))
+    axes = named(arrays, f"{part}.axes", (variances.size, length))
+    residual, *scale = named(arrays, f"{part}.scale", (5,)).tolist()
     if not (variances > 0).all() or residual <= 0 or min(scale[2:]) <= 0:
         raise GuardError(f"{part}: a spread that is not positive")
     return PartStatistics(
@@ -347,15 +322,3 @@ def _part(arrays: Mapping[str, NDArray[np.generic]], part: Part) -> PartStatisti
         unit=(scale[2], scale[3]),
         root=part in ROOTS,
     )
-
-
-def _array(arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    if name not in arrays:
-        raise GuardError(f"{name} is missing")
-    array = arrays[name]
-    fits = array.ndim == len(shape) and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
-    if array.dtype != np.float32 or not fits or not array.size:
-        raise GuardError(f"{name} is {array.dtype} {array.shape}, expected float32 {shape}")
-    if not np.isfinite(array).all():
-        raise GuardError(f"{name} holds values that are not numbers")
-    return array.astype(np.float64)

@@ -44,7 +44,7 @@ from training.toml import to_toml
 
 GUARD_FILE, CARD_FILE = "guard.npz", "card.toml"
 Action: TypeAlias = Literal["refuse", "flag"]
-_CARD_HEAD = "# Written by training.guard into a card that had been released without this guard.\n\n"
+CARD_HEAD = "# Written by training.guard into a card that had been released without this guard.\n\n"
 MOST_FILMS = 3000  # of a large set: more change nothing, and take memory and time
 _CONFIDENCE = 0.95
 _OLDER_AGE_YEARS = 60
@@ -457,7 +457,7 @@ def guard_model(folder: Path, recipe_file: Path, data: Path, *, write: bool, act
     if write:
         changed = card.model_copy(update={"guard": write_guard(fitted, folder, action=action)})
         values = changed.model_dump(mode="json", exclude_none=True)
-        write_whole(folder / CARD_FILE, _CARD_HEAD + to_toml(values))
+        write_whole(folder / CARD_FILE, CARD_HEAD + to_toml(values))
     return fitted
 
 

@@ -24,6 +24,7 @@ from inference.loading import SliceHeader, load_volume, read_slice_header
 from inference.outputs.seen import picture_logits
 from inference.refusals import Reason, Refusal, Refused
 from inference.study_run import Analysis, StudyRun, telling
+from inference.volume_guard import VolumeGuard
 from inference.volumes.decode import StitchedMap, TileMark, tile_marks
 from inference.volumes.grid import Grid, normalised, resample
 from inference.volumes.merge import Place, merged, regions
@@ -47,7 +48,7 @@ class LoadedVolume:
 
 
 def load_series(
-    card: ModelCard, paths: Sequence[Path], limits: LoadLimits
+    card: ModelCard, paths: Sequence[Path], limits: LoadLimits, *, guard: VolumeGuard | None = None
 ) -> tuple[LoadedVolume | Refusal, tuple[Skipped, ...]]:
     """The best series of a study as a volume ready for the network, or why there is none; and what was left out.
 
@@ -55,6 +56,8 @@ def load_series(
     ----------
     paths : sequence of Path
         Images of any series of one study.
+    guard : VolumeGuard, optional
+        Refuses or flags a series that is not of the part of the body the model was trained on.
 
     Returns
     -------
@@ -69,6 +72,7 @@ def load_series(
     for place, series in enumerate(fit):
         try:
             volume = load_volume([one.path for one in series.slices], limits=limits)
+            odd = () if guard is None else guard.flags(volume)
             grid = resample(volume, card.input, limits=limits)
         except Refused as refused:
             skipped.append((series.uid, refused.refusal))
@@ -76,7 +80,7 @@ def load_series(
         other = Refusal(reason=Reason.OTHER_SERIES, detail=f"{series.step_mm:.2f} mm apart and {len(series.slices)}")
         skipped += [(later.uid, _instead(later.slices, other)) for later in fit[place + 1 :]]
         tiles = plan(grid.shape, card.input.tile, card.input.overlap)
-        raised = frozenset(flag for one in series.slices for flag in flags[one.path])
+        raised = frozenset(odd) | {flag for one in series.slices for flag in flags[one.path]}
         ordered = tuple(flag for flag in Flag if flag in raised)
         return LoadedVolume(volume=volume, grid=grid, tiles=tiles, flags=ordered), tuple(skipped)
     tried = {series.uid for series in fit}
@@ -124,9 +128,9 @@ class VolumeRun(StudyRun):
     _pictures: list[tuple[float, ...]]
     _given = 0  # tiles that were handed out
 
-    def load(self, limits: LoadLimits) -> Refusal | None:
+    def load(self, limits: LoadLimits, *, guard: VolumeGuard | None = None) -> Refusal | None:
         """Read the study and get ready to hand out tiles; a refusal when there is nothing to look at."""
-        found, skipped = load_series(self.card, self.study.images, limits)
+        found, skipped = load_series(self.card, self.study.images, limits, guard=guard)
         self.skipped = list(skipped)
         if isinstance(found, Refusal):
             return found

@@ -21,7 +21,6 @@ from inference.guard import (
     BREAST,
     WHOLE,
     AppearanceGuard,
-    GuardError,
     Verdict,
     guard_bytes,
     guard_flags,
@@ -29,6 +28,7 @@ from inference.guard import (
     read_guard,
     see,
 )
+from inference.guard_file import GuardError
 from inference.images import Image, ImageHeader
 from inference.refusals import Reason, Refused
 from models.card import BreastInput, Guard, ProjectionInput
