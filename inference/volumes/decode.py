@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.outputs.boxes import listed
+from inference.outputs.boxes import listed, suppressed
 from inference.outputs.seen import failed, logit, logits, of_labels, taken
 from inference.volumes.grid import Shape, along_axis
 from inference.volumes.tiles import Tile
@@ -51,7 +51,7 @@ class TileMark:
 
 
 def tile_marks(outputs: Mapping[str, Floats], tile: Tile, card: ModelCard) -> tuple[TileMark, ...]:
-    """Boxes of one tile, strongest first.
+    """Boxes of one tile, strongest first; those that overlap a stronger one of their tile are left out.
 
     Raises
     ------
@@ -67,7 +67,9 @@ def tile_marks(outputs: Mapping[str, Floats], tile: Tile, card: ModelCard) -> tu
     least = float(logit(np.asarray(spec.min_score)))
     marks = []
     for label_index, of_label in enumerate(values):
-        for place in np.flatnonzero((of_label >= least) & (low < high).all(axis=1)):
+        looked_at = np.flatnonzero((of_label >= least) & (low < high).all(axis=1))
+        kept = suppressed(np.concatenate((low, high), axis=1)[looked_at], of_label[looked_at], spec)
+        for place in looked_at[kept]:
             whole = _is_whole(low[place], high[place], tile)
             strength = float(of_label[place])
             marks.append(

@@ -25,6 +25,7 @@ _IOU = 0.3  # of boxes of neighbouring tiles, where the graph suppresses its own
 # So much of a box that its tile cuts shared with a neighbour's, and both are of one lesion. A part's box is a guess,
 # and whatever is smaller than the overlap is seen whole by some tile: nothing is lost when parts yield readily.
 _PART = 0.25
+_MOST_PARTS = 400  # strongest parts that are joined: far more than any scan has lesions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,32 +68,49 @@ def merged(marks: Sequence[TileMark], *, nms_iou: float | None, max_lesions: int
     """
     places: list[Place] = []
     for label in sorted({mark.label_index for mark in marks}):
-        own = [mark for mark in marks if mark.label_index == label]
-        own.sort(key=lambda mark: (not mark.whole, -mark.logit, *mark.low, *mark.tile.start))
-        kept = _suppressed(own, nms_iou)
-        places += [_place(mark, [mark]) for mark in kept if mark.whole]
-        places += [_place(group[0], group) for group in _groups([mark for mark in kept if not mark.whole], nms_iou)]
+        own = sorted((mark for mark in marks if mark.label_index == label), key=lambda mark: (-mark.logit, *mark.low))
+        whole = _suppressed([mark for mark in own if mark.whole], nms_iou, max_lesions)
+        floor = whole[-1].logit if len(whole) == max_lesions else -np.inf  # what is weaker would not be kept
+        rivals = _Kept(whole)
+        parts = [mark for mark in own if not mark.whole and mark.logit >= floor and not rivals.repeat(mark, nms_iou)]
+        places += [_place(mark, [mark]) for mark in whole]
+        places += [_place(group[0], group) for group in _groups(parts[:_MOST_PARTS], nms_iou)]
     places.sort(key=lambda place: (-place.logit, *place.low))
     return tuple(places[:max_lesions])
 
 
-def _suppressed(marks: Sequence[TileMark], nms_iou: float | None) -> list[TileMark]:
-    """Whole boxes first: each that repeats a stronger one, and each part of a box seen whole elsewhere, goes."""
+def _suppressed(whole: Sequence[TileMark], nms_iou: float | None, most: int) -> list[TileMark]:
+    """The strongest boxes seen whole, each that repeats a stronger one of another tile left out."""
     kept: list[TileMark] = []
-    for mark in marks:
-        rivals = [other for other in kept if other.whole or other.tile == mark.tile]
-        if not any(_repeats(mark, other, nms_iou) for other in rivals):
+    for mark in whole:
+        if not _Kept(kept).repeat(mark, nms_iou):
             kept.append(mark)
+            if len(kept) == most:
+                break
     return kept
 
 
-def _repeats(mark: TileMark, other: TileMark, nms_iou: float | None) -> bool:
-    own = mark.low, mark.high
-    if mark.tile == other.tile:
-        return nms_iou is not None and iou(own, (other.low, other.high)) > nms_iou
-    seen = _within(other, mark.tile)
-    alike = iou(own, seen) > (_IOU if nms_iou is None else nms_iou)
-    return alike or (not mark.whole and max(_share(own, seen), _share(seen, own)) > _PART)
+class _Kept:
+    """Boxes seen whole, to be held against another box; each as far as that one's tile sees it."""
+
+    def __init__(self, marks: Sequence[TileMark]) -> None:
+        self._low = np.asarray([mark.low for mark in marks]).reshape(-1, 3)
+        self._high = np.asarray([mark.high for mark in marks]).reshape(-1, 3)
+        self._tiles = [mark.tile for mark in marks]
+
+    def repeat(self, mark: TileMark, nms_iou: float | None) -> bool:
+        """Whether `mark` is of a lesion that is kept already; a tile's own boxes were told apart when it was read."""
+        if not self._tiles:
+            return False
+        start, end = np.asarray(mark.tile.start), np.asarray(mark.tile.start) + mark.tile.size
+        low, high = np.clip(self._low, start, end), np.clip(self._high, start, end)
+        shared = np.clip(np.minimum(high, mark.high) - np.maximum(low, mark.low), 0, None).prod(axis=1)
+        own, others = float(np.prod(mark.high - mark.low)), (high - low).prod(axis=1)
+        alike = shared > (_IOU if nms_iou is None else nms_iou) * (own + others - shared)
+        if not mark.whole:
+            alike |= shared > _PART * np.minimum(own, np.where(others > 0, others, np.inf))
+        elsewhere = np.asarray([tile != mark.tile for tile in self._tiles])
+        return bool((alike & (elsewhere | (not mark.whole))).any())
 
 
 def _groups(parts: Sequence[TileMark], nms_iou: float | None) -> list[list[TileMark]]:

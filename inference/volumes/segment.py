@@ -35,6 +35,7 @@ _FEWEST = 8  # voxels of which a median is one
 _FRACTION_LIMITS = (-0.5, 1.5)  # noise may not say more than this of a border's voxel
 _LOW_PERCENTILE = 30.0  # of what is around a box: lung, though the chest wall may be among it
 _ALIKE = 0.8  # Dice overlap of a network's lesion with what voxel values make of it
+_CORE = 0.7  # of the depth of the deepest voxel: from there on a voxel is lesion alone, also in small ones
 _HALF = 0.5
 _SUBVOXELS = 4  # along each axis, where a network's probabilities are cut at their level
 _FULLEST_UPSAMPLED = 40_000_000  # voxels; a lesion beyond is large enough without
@@ -168,7 +169,7 @@ def _without_necks(mask: Bools, radius: Floats, spacing_mm: Triple) -> Bools:
 
 def _levels(around: Floats, mask: Bools, level: float, background: float, spacing_mm: Triple) -> tuple[float, float]:
     depth = distance_mm(~mask, spacing_mm)
-    core = float(np.median(around[depth >= _HALF * float(depth.max())]))
+    core = float(np.median(around[depth >= _CORE * float(depth.max())]))
     away = distance_mm(mask, spacing_mm)
     near = max(_SHELL_MM[0], 2 * min(spacing_mm))
     shell = around[(away > near) & (away <= max(_SHELL_MM[1], near + 3 * min(spacing_mm))) & (around < level)]

@@ -7,6 +7,7 @@ MONAI's boxes count slices first; the graph that is served gives x, y, z, as a c
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -43,12 +44,11 @@ class Backbone(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.out_channels = channels
-        half = max(channels // 2, _GROUPS)
+        half, wide = _whole_groups(channels / 2), _whole_groups(channels * 1.5)
         self.stem = nn.Sequential(nn.Conv3d(1, half, 3, 2, 1, bias=False), nn.GroupNorm(_GROUPS, half), nn.ReLU())
         self.fine = nn.Sequential(
             nn.Conv3d(half, channels, 3, 2, 1, bias=False), nn.GroupNorm(_GROUPS, channels), nn.ReLU(), Block(channels)
         )
-        wide = channels + channels // 2
         self.coarse = nn.Sequential(
             nn.Conv3d(channels, wide, 3, 2, 1, bias=False), nn.GroupNorm(_GROUPS, wide), nn.ReLU(), Block(wide)
         )
@@ -60,6 +60,10 @@ class Backbone(nn.Module):
         fine = self.fine(self.stem(tiles))
         coarse = self.reduce(self.coarse(fine))
         return [self.lateral(fine) + functional.interpolate(coarse, scale_factor=2.0, mode="nearest"), coarse]
+
+
+def _whole_groups(channels: float) -> int:
+    return math.ceil(channels / _GROUPS) * _GROUPS
 
 
 def detector(recipe: CtRecipe) -> Any:

@@ -83,7 +83,12 @@ class CtJudging(_Part):
 
     hit_iou: float = Field(default=0.1, gt=0, lt=1)
     threshold: float = Field(
-        default=0.5, gt=0, lt=1, description="served; with few patients it is no more than a guess"
+        default=0.9, gt=0, lt=1, description="served; with few patients it is no more than a guess"
+    )
+    threshold_because: str = Field(
+        default="the network learns from one lesion in four judged anchors, so its scores are far too high",
+        min_length=1,
+        description="why this threshold, for the card",
     )
 
 

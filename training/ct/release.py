@@ -124,7 +124,7 @@ def _card(
 ) -> ModelCard:
     point = {
         "threshold": recipe.judging.threshold,
-        "chosen_by": "set in the recipe before training; too few patients to choose one by what it costs",
+        "chosen_by": f"set in the recipe, not fitted: {recipe.judging.threshold_because}",
     }
     try:
         labels = cast("list[dict[str, object]]", draft["labels"])
