@@ -175,4 +175,4 @@ def as_toml(value: object) -> str:
         return "[" + ", ".join(as_toml(item) for item in value) + "]"
     if value is None:
         return "false"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

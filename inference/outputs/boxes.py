@@ -122,9 +122,11 @@ def overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[n
 
 
 def _inside(corners: NDArray[np.float64], transform: Transform) -> NDArray[np.bool_]:
-    """Boxes of which something lies in the picture and not only in its padding."""
-    found = [transform.box_to_source(*(float(edge) for edge in box)) is not None for box in corners]
-    return np.asarray(found, dtype=np.bool_)
+    """Boxes that are not empty, and of which something lies in the picture and not only in its padding."""
+    one, other = transform.to_input(0.0, 0.0), transform.to_input(transform.source_columns, transform.source_rows)
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    first, last = np.maximum(corners[:, :2], low), np.minimum(corners[:, 2:], high)
+    return np.asarray((first < last).all(axis=1))
 
 
 def _corners(boxes: NDArray[np.float64], output: BoxesOutput, extent: tuple[int, ...]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tomllib
 import warnings
@@ -41,6 +42,8 @@ from tests.monai_bundles import (
 )
 from tests.pictures import film_file
 from training.importing.bundle import ImportRefused
+from training.importing.config import read_config
+from training.importing.expressions import Component
 from training.importing.monai import import_bundle
 from training.toml import to_toml
 
@@ -156,17 +159,17 @@ def test_a_card_with_blanks_is_written_and_refused_until_they_are_filled(tmp_pat
     assert "is there already" in again.output
 
 
-def test_a_yaml_configuration_is_read_as_well(tmp_path: Path) -> None:
+def test_a_yaml_configuration_is_read_as_a_json_one(tmp_path: Path) -> None:
     import yaml
 
-    bundle = write_bundle(tmp_path / "films", inference(UNET, *FILM))
-    config = bundle / "configs" / "inference.json"
-    text = yaml.safe_dump(
-        inference({**UNET, "out_channels": "$1 + 1", "channels": ["@base", "$@base * 2"]}, *FILM, base=4)
-    )
-    (bundle / "configs" / "inference.yaml").write_text(text, encoding="utf-8")
-    config.unlink()
-    assert import_bundle(bundle, tmp_path / "models", known=KNOWN).blanks == ()
+    config = inference({**UNET, "out_channels": "$1 + 1", "channels": ["@base", "$@base * 2"]}, *FILM, base=4)
+    found = [
+        read_config(name, text.encode()).value("network_def")
+        for name, text in (("a.json", json.dumps(config)), ("a.yaml", yaml.safe_dump(config)))
+    ]
+    assert [(one.target, one.arguments) for one in found if isinstance(one, Component)] == [
+        ("UNet", {key: value for key, value in UNET.items() if key != "_target_"})
+    ] * 2
 
 
 # hostile and foreign bundles -----------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def refused(bundle: Path, tmp_path: Path, said: str) -> None:
     models = tmp_path / "models"
     with pytest.raises(ImportRefused, match=said):
         import_bundle(bundle, models)
-    assert [path for path in models.rglob("*") if path.is_file()] == []
+    assert list(models.rglob("*")) == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-_MAX_FILE_BYTES = 4 << 30
+MOST_WEIGHTS_BYTES = 4 << 30
+_MOST_TEXT_BYTES = 16 << 20
+
 _MAX_MEMBERS = 10_000
 METADATA = "configs/metadata.json"
 
@@ -24,7 +26,7 @@ class ImportRefused(Exception):
 class Bundle(Protocol):
     """Files of a bundle by their path below its root."""
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, most_bytes: int = _MOST_TEXT_BYTES) -> bytes | None:
         """Content of a file, None when there is none.
 
         Raises
@@ -57,7 +59,7 @@ class _Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, most_bytes: int = _MOST_TEXT_BYTES) -> bytes | None:
         """See `Bundle.read`."""
         place = self._root
         for part in PurePosixPath(path).parts:
@@ -72,8 +74,8 @@ class _Folder:
             raise ImportRefused(f"{path}: cannot be opened: {error.strerror}") from error
         with os.fdopen(descriptor, "rb") as opened:
             found = os.fstat(opened.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_FILE_BYTES:
-                raise ImportRefused(f"{path}: no regular file of less than {_MAX_FILE_BYTES} bytes")
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most_bytes:
+                raise ImportRefused(f"{path}: no regular file of at most {most_bytes} bytes")
             return opened.read()
 
 
@@ -94,13 +96,13 @@ class _Zip:
         tops = {PurePosixPath(name).parts[0] for name in self._members}
         self._prefix = f"{tops.pop()}/" if len(tops) == 1 and METADATA not in self._members else ""
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, *, most_bytes: int = _MOST_TEXT_BYTES) -> bytes | None:
         """See `Bundle.read`."""
         member = self._members.get(self._prefix + path)
         if member is None:
             return None
-        if member.file_size > _MAX_FILE_BYTES:
-            raise ImportRefused(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+        if member.file_size > most_bytes:
+            raise ImportRefused(f"{path}: larger than {most_bytes} bytes")
         try:
             with zipfile.ZipFile(self._path) as archive, archive.open(member) as opened:
                 data = opened.read(member.file_size + 1)

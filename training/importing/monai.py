@@ -17,7 +17,7 @@ from pathlib import Path
 
 from models.card import CardError, read_card
 from models.draft import blanks, draft_card, laid_over, to_card_toml
-from training.importing.bundle import METADATA, Bundle, ImportRefused, open_bundle
+from training.importing.bundle import METADATA, MOST_WEIGHTS_BYTES, Bundle, ImportRefused, open_bundle
 from training.importing.config import Config, read_config
 from training.importing.expressions import Component
 from training.importing.meaning import OUTPUT_NAME, Meaning, activation_of, meaning_of, one_entry
@@ -83,8 +83,8 @@ def import_bundle(
     folder = into / name / version
     if folder.exists():
         raise ImportRefused(f"{folder}: is there already; give another --version, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=folder.parent))
+    into.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".importing-", dir=into))  # where no search for models looks
     try:
         prepared, meaning = _write_network(bundle, metadata, partial / ONNX_FILE)
         card = _card(metadata, prepared, meaning, partial / ONNX_FILE, name=name, version=version, known=known or {})
@@ -93,6 +93,7 @@ def import_bundle(
         if not left:
             _check_card(partial / CARD_FILE)
         partial.chmod(0o755)
+        folder.parent.mkdir(exist_ok=True)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -141,7 +142,7 @@ def _write_network(bundle: Bundle, metadata: Mapping[str, object], file: Path) -
     tile, overlap = _window(config)
     prepared = understood(_transforms(config, "preprocessing"), axes=axes, key=key, tile=tile, overlap=overlap)
     network = build(component)
-    data = bundle.read(WEIGHTS)
+    data = bundle.read(WEIGHTS, most_bytes=MOST_WEIGHTS_BYTES)
     if data is None:
         raise ImportRefused(f"there is no {WEIGHTS}: only a file of weights is imported, no TorchScript (model.ts)")
     load_weights(network, data, WEIGHTS)

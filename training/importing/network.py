@@ -58,8 +58,8 @@ def build(component: Component) -> nn.Module:
     made = getattr(nets, name)
     arguments = {key: _plain(value, component.place) for key, value in component.arguments.items()}
     positional = [_plain(value, component.place) for value in component.positional]
-    if any(bool(value) for key, value in arguments.items() if "pretrained" in key):
-        raise ImportRefused(f"{component.place}: pretrained asks for a download; the bundle's own weights are used")
+    if wanted := [key for key, value in arguments.items() if value and ("pretrained" in key or key == "weights")]:
+        raise ImportRefused(f"{component.place}: {wanted[0]} asks for a download; the bundle's own weights are used")
     parameters = inspect.signature(made).parameters
     arguments |= {key: False for key, one in parameters.items() if key == "pretrained" and one.default is True}
     try:
