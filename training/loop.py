@@ -127,7 +127,7 @@ class _Training:
     ) -> None:
         self.recipe, self.prepared, self.processes = recipe, prepared, processes
         taught = [film for film in films if film.teaches is not Teaches.NOTHING]
-        self.identity = _identity(recipe, taught, prepared)
+        self.identities = _identities(recipe, taught, prepared)
         self.films, self.held_back = _hold_back(taught, recipe.schedule)
         self.views = views_of(recipe, self.films, prepared)
         self.device = processes.device
@@ -237,7 +237,7 @@ class _Training:
     def save(self, path: Path) -> None:
         if self.processes.rank == 0:
             state = {
-                "identity": self.identity,
+                "identity": self.identities[0],
                 "history": [asdict(progress) for progress in self.history],
                 "steps": self.steps,
                 "network": self.network.state_dict(),
@@ -268,7 +268,7 @@ class _Training:
             raise ResumeError(
                 f"{path.name} cannot be read ({type(error).__name__}); remove it to start anew"
             ) from error
-        if identity != self.identity:
+        if identity not in self.identities:
             raise ResumeError(f"{path.name} was made under another recipe or from other films; remove it to start anew")
         self.network.load_state_dict(state["network"])
         self.average, self.best = state["average"], state["best"]
@@ -304,13 +304,13 @@ def weighed(parts: Losses, schedule: Schedule) -> Tensor:
     return total + schedule.findings_weight * parts.findings
 
 
-def _identity(recipe: Recipe, films: Sequence[Film], prepared: PreparedFilms) -> str:
-    """Digest of all that decides the weights: recipe, pixels, labels."""
+def _identities(recipe: Recipe, films: Sequence[Film], prepared: PreparedFilms) -> tuple[str, ...]:
+    """Digests of all that decides the weights, recipe, pixels and labels: the first is written, all are accepted."""
     lines = [
         f"{film.image} {prepared.digests[prepared.index[film.image]]} {film.teaches} {film.boxes} {film.findings}"
         for film in sorted(films, key=lambda film: film.image)
     ]
-    return hashlib.sha256("\n".join([recipe.weights_digest, *lines]).encode()).hexdigest()
+    return tuple(hashlib.sha256("\n".join([own, *lines]).encode()).hexdigest() for own in recipe.weights_digests)
 
 
 def _hold_back(films: Sequence[Film], schedule: Schedule) -> tuple[Sequence[Film], Sequence[Film]]:

@@ -200,8 +200,23 @@ class Recipe(_Part):
     @property
     def weights_digest(self) -> str:
         """sha256 of what decides the weights: the recipe without name, data faults and judging."""
-        decisive = self.model_dump_json(include={"input", "network", "schedule", "augmentation", "views"})
-        return hashlib.sha256(decisive.encode()).hexdigest()
+        return self.weights_digests[0]
+
+    @property
+    def weights_digests(self) -> tuple[str, ...]:
+        """`weights_digest`, and what it is when the mirror image is looked at otherwise, which changes no weights.
+
+        A checkpoint with any of them may be gone on with: how a network is judged can be settled after its training.
+        """
+        digests = []
+        for axis in ("horizontal", "vertical", "both"):
+            for judged in (True, False):
+                looked = self.network.model_copy(update={"mirror_axis": axis, "mirror_when_judged": judged})
+                decisive = self.model_copy(update={"network": looked}).model_dump_json(
+                    include={"input", "network", "schedule", "augmentation", "views"}
+                )
+                digests.append(hashlib.sha256(decisive.encode()).hexdigest())
+        return tuple(digests)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 
 from tests.training_films import STILL, blob_films, recipe
 from training.augment import augment, move_boxes
+from training.detection import check
 from training.errors import RecipeError, ResumeError
 from training.loop import Progress, fit
 from training.losses import Targets, centre_targets, losses
 from training.network import STRIDE, Outputs
 from training.recipe import EarlyStopping, read_recipe
+from training.tasks import task_of
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 
@@ -102,6 +105,18 @@ def test_a_damaged_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
         fit(recipe(epochs=1), films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
 
 
+def test_how_a_network_is_judged_may_be_settled_after_its_training(tmp_path: Path) -> None:
+    films, prepared = blob_films()
+    plan = recipe(epochs=1)
+    fit(plan, films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
+    other = plan.network.model_copy(update={"mirror_axis": "vertical", "mirror_when_judged": False})
+    judged = plan.model_copy(update={"network": other})
+    assert judged.weights_digest == plan.weights_digest
+    fit(judged, films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
+    wider = plan.model_copy(update={"network": plan.network.model_copy(update={"dropout": 0.9})})
+    assert wider.weights_digest != plan.weights_digest
+
+
 def test_changed_labels_are_other_films_to_a_checkpoint(tmp_path: Path) -> None:
     films, prepared = blob_films()
     fit(recipe(epochs=2), films, prepared, checkpoint=tmp_path / "a.pt", stop_after=1, pretrained=False)
@@ -168,9 +183,13 @@ def test_the_right_answer_costs_less_than_a_shifted_one() -> None:
 
 def test_the_shipped_recipes_are_in_order() -> None:
     recipes = [path for path in RECIPES.glob("*.toml") if not path.name.endswith(".card.toml")]
-    assert recipes
-    for path in recipes:
+    flat = [path for path in recipes if tomllib.loads(path.read_text()).get("task", "detection-2d") == "detection-2d"]
+    assert len(flat) >= 2
+    for path in flat:
+        check(read_recipe(path))
         assert read_recipe(path).folds >= 3
+    for path in recipes:
+        assert callable(task_of(path))
         assert path.with_suffix(".card.toml").is_file()
 
 
