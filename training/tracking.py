@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -294,12 +295,8 @@ class _Mlflow:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """MLflow and what it brings warn of their own insides."""
-    import logging
-
-    loud = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    before = [logger.level for logger in loud]
-    for logger in loud:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -312,8 +309,7 @@ def _quiet() -> Iterator[None]:
             f"it with --tracking off. MLflow says: {str(error).splitlines()[0]}"
         ) from error
     finally:
-        for logger, level in zip(loud, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def told_parameters(recipe: Recipe) -> dict[str, object]:

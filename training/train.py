@@ -16,8 +16,7 @@ _STAGES = ("audit", "split", "fold", "refit", "report")
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--recipe", "recipe_option", type=click.Path(path_type=Path), hidden=True)
+@click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -61,11 +60,8 @@ _STAGES = ("audit", "split", "fold", "refit", "report")
     help="Go on with what lies in the out folder, or remove its checkpoints and scores first.",
 )
 @click.option("--replace", is_flag=True, help="Write over another model of this name and version in the zoo.")
-@click.option("--refit", is_flag=True, hidden=True)
-@click.option("--report", is_flag=True, hidden=True)
 def command(
-    recipe: Path | None,
-    recipe_option: Path | None,
+    recipe: Path,
     data: Path | None,
     out: Path | None,
     zoo: Path,
@@ -75,8 +71,6 @@ def command(
     tracking: str,
     resume: bool,
     replace: bool,
-    refit: bool,
-    report: bool,
 ) -> None:
     """Train the model that RECIPE (a TOML file) describes, judge it and write it into the zoo.
 
@@ -91,12 +85,7 @@ def command(
     """
     from training.errors import TrainingError
 
-    recipe = recipe or recipe_option
-    if recipe is None:
-        raise click.UsageError("Missing argument 'RECIPE'.")
-    chosen = stages + (("refit",) if refit else ()) + (("report",) if report else ())
-    if folds and "fold" not in chosen:
-        chosen = (*chosen, "fold")
+    chosen = (*stages, "fold") if folds and "fold" not in stages else stages
     try:
         _run(recipe, data, out, zoo, chosen, folds, splits, tracking, resume, replace)
     except (TrainingError, OSError) as error:
