@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 
 from dicom_node.cli import main
 from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Flag
+from inference.guard import AppearanceGuard, guard_of, see
 from inference.refusals import Reason
+from models.card import ProjectionInput
 from models.registry import InstalledModel, WeightsError, installed_models
+from tests.conftest import PROJECT
 from tests.guards import drawn_chest, fitted, install_guard
 from tests.pictures import film_file
 from tests.toy_model import install_toy_model
+from training.guard import main as make_guard
 
 WAIT_S = 60
 
@@ -144,3 +150,35 @@ def test_the_list_of_models_says_whether_there_is_a_guard_and_whether_it_is_in_o
     assert (listed["guarded@1.0.0"]["guard"], listed["guarded@1.0.0"]["weights"]) == ("refuse", "verified")
     (folder / "guarded" / "1.0.0" / "guard.npz").write_bytes(b"other")
     assert "sha256 differs" in rows()["guarded@1.0.0"]["weights"]
+
+
+def test_the_command_gives_a_model_its_guard_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "films"
+    (data / "images").mkdir(parents=True)
+    rows = ["image,findings,patient_id,age,sex,view,rsna_patientId,rsna_class"]
+    for number in range(24):
+        Image.fromarray(np.round(drawn_chest(number) * 255).astype(np.uint8)).save(data / "images" / f"{number:02}.png")
+        rows.append(f"{number:02}.png,No Finding,{number // 2},{40 + number},M,PA,,Normal")
+    (data / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    (data / "boxes.csv").write_text("image,label,source,x,y,w,h\n", encoding="utf-8")
+    recipe = tmp_path / "recipe.toml"
+    found = (PROJECT / "training" / "recipes" / "chest_opacity.toml").read_text(encoding="utf-8")
+    recipe.write_text(re.sub(r"^set_sha256.*\n", "", found, flags=re.MULTILINE), encoding="utf-8")
+    card = install_toy_model(tmp_path / "models")
+    folder = tmp_path / "models" / card.identity.name / card.identity.version
+    before = (folder / "card.toml").read_text(encoding="utf-8")
+    arguments = [str(folder), "--recipe", str(recipe), "--data", str(data)]
+    assert make_guard([*arguments, "--measure"]) == 0
+    assert "real films refused: 0." in capsys.readouterr().out
+    assert (folder / "card.toml").read_text(encoding="utf-8") == before
+    assert make_guard(arguments) == 0
+    model = installed(tmp_path / "models", card.reference)
+    assert model.card.guard is not None
+    assert model.card.device_uid != card.device_uid
+    assert model.card.model_copy(update={"guard": None}) == card
+    guard = guard_of(model)
+    assert isinstance(guard, AppearanceGuard)
+    assert not guard.judge(see(1 - drawn_chest(99), ProjectionInput(height=64, width=64))).accepted
+    assert make_guard(arguments) == 1
+    assert "raise its version" in capsys.readouterr().err
+    assert make_guard([*arguments[:-1], str(tmp_path / "nothing")]) == 1
