@@ -1,7 +1,8 @@
 """Sizes of a lesion in the patient: volume, axes in the plane of the slices, centre.
 
 From the fractions of voxels that `volumes.segment` gives. Exact for ellipsoids of any orientation, as far as the
-fractions are; the figures on phantoms are in `docs/ct-measurements.md`.
+fractions are; the figures on phantoms are in `docs/ct-measurements.md`. A lesion of too few voxels gets the sizes of
+its outline on one slice instead, and no volume.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.findings import Measurement
+from inference.findings import Measurement, PlanarRegion
 from inference.images import Volume
 from inference.postprocess import LONG_AXIS, MILLIMETER, SHORT_AXIS
+from inference.postprocess import measurements as box_measurements
 from inference.volumes.grid import Triple
 from inference.volumes.segment import LesionVoxels
 from models.codes import Code
@@ -24,6 +26,10 @@ DIAMETER = Code(value="81827009", scheme="SCT", meaning="Diameter")
 CUBIC_MILLIMETER = Code(value="mm3", scheme="UCUM", meaning="cubic millimeter")
 
 _DECIMALS = 1
+# Below these nothing of a lesion is known to be lesion alone, so its own level and all that follows is a guess; the
+# table is in docs/ct-measurements.md.
+_FEWEST_SLICES = 2.5
+_FEWEST_PIXELS = 5.5
 _ELLIPSOID = 5.0  # the variance along an axis of a solid ellipsoid is the half axis squared, by this
 _SMALLEST = 1 / 12  # of the voxel's side squared: no lesion is thinner than its voxel
 
@@ -75,6 +81,13 @@ def sizes(lesion: LesionVoxels, volume: Volume) -> Sizes:
     )
 
 
+def is_resolved(found: Sizes, volume: Volume) -> bool:
+    """Whether the lesion is so many voxels across that its volume and axes hold within a few per cent."""
+    across = (6 * found.volume_mm3 / math.pi) ** (1 / 3)
+    slices, pixels = across / volume.spacing_mm[0], across / max(volume.spacing_mm[1:])
+    return bool(slices >= _FEWEST_SLICES and pixels >= _FEWEST_PIXELS)
+
+
 def _moments(weight: NDArray[np.float64], total: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and covariance (3,), (3, 3) of voxel indices."""
     places = np.argwhere(weight != 0.0)
@@ -97,8 +110,11 @@ def _axes(covariance: NDArray[np.float64], spacing: NDArray[np.float64], volume_
     return 2 / math.sqrt(float(flat[0])), 2 / math.sqrt(float(flat[-1]))
 
 
-def measurements(found: Sizes) -> tuple[Measurement, ...]:
-    """Sizes as findings carry them."""
+def measurements(found: Sizes, volume: Volume, key: PlanarRegion) -> tuple[Measurement, ...]:
+    """Sizes as findings carry them; of a lesion of too few voxels long axis, short axis and area on the key slice."""
+    if not is_resolved(found, volume):
+        rows_mm, columns_mm = volume.spacing_mm[1:]
+        return box_measurements(key.box, (rows_mm, columns_mm), key.outline)
     listed = (
         (LONG_AXIS, found.long_axis_mm, MILLIMETER),
         (SHORT_AXIS, found.short_axis_mm, MILLIMETER),

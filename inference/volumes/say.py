@@ -163,7 +163,7 @@ def _lesion(spoken: _Spoken, volume: Volume, grid: Grid) -> Lesion:
         region, sizes = _box_region(place, volume, grid)
     else:
         region = _mask_region(spoken.voxels, volume)
-        sizes = measure.measurements(measure.sizes(spoken.voxels, volume))
+        sizes = measure.measurements(measure.sizes(spoken.voxels, volume), volume, region.key_plane)
     return Lesion(
         label=label.key,
         code=label.finding,

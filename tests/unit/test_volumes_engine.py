@@ -229,6 +229,18 @@ def test_what_stands_out_from_nothing_keeps_its_box_and_gets_no_volume(
     assert "Volume" not in {item.quantity.meaning for item in findings.lesions[0].measurements}
 
 
+def test_a_lesion_of_too_few_slices_gets_its_size_on_one_slice_and_no_volume(
+    engine: Engine, finders: dict[str, InstalledModel], tmp_path: Path
+) -> None:
+    """Five-millimetre slices of a ball of eight: no voxel is lesion alone along the normal."""
+    truth = Ellipsoid(center=(5.2, 30.3, 30.1), half_axes_mm=(4.0, 4.0, 4.0))
+    paths = phantom_series(tmp_path, [truth], (5.0, 0.8, 0.8), (10, 60, 60))
+    (lesion,) = found(analyse(engine, finders["segmentation"], paths)).lesions
+    sizes = {item.quantity.meaning: item.value for item in lesion.measurements}
+    assert set(sizes) == {"Long axis", "Short axis", "Area"}
+    assert sizes["Long axis"] == pytest.approx(8.0, abs=2 * 0.8)
+
+
 def test_empty_lung_is_said_to_hold_nothing(engine: Engine, finders: dict[str, InstalledModel], tmp_path: Path) -> None:
     for model in finders.values():
         findings = found(analyse(engine, model, write_series(tmp_path, np.full((8, 24, 24), -850.0), (2.0, 1.0, 1.0))))
