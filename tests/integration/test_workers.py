@@ -37,7 +37,7 @@ from tests.toy_model import install_toy_model
 
 STUDY, NEXT = "1.2.826.0.1.55", "1.2.826.0.1.56"
 WORKER = {"count": 1, "device": "cpu", "lease_s": 2.0, "poll_s": 0.02, "loader_threads": 1}
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_killed_worker_costs_its_job_an_attempt_and_a_stopped_node_does_not(ma
 def test_a_film_that_no_worker_finishes_is_poison_and_the_next_study_is_analysed(
     make: Callable[..., PipelineRig],
 ) -> None:
-    rig = make(endless_on_white=True, job_timeout_s=1.0)
+    rig = make(endless_on_white=True, job_timeout_s=4.0)
     receive(rig, white=True)
     receive(rig, NEXT)
     with pool_of(rig) as pool:
