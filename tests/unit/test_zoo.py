@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ZOO = PROJECT / "models" / "zoo"
 LARGEST_BYTES = 25_000_000
 CARDS = sorted(ZOO.glob("*/*/card.toml"))
-CHEST = ZOO / "chest-opacity" / "0.1.0"
+CHEST = ZOO / "chest-opacity" / "0.1.1"
 
 
 def test_there_is_a_chest_model() -> None:
