@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from dicom_node.results.texts import DEMONSTRATION_SENTENCE, DEMONSTRATION_SERIES
+from models.registry import ZOO
 from tests import judges
 from tests.archives import Orthanc
 from tests.ct_phantoms import Ellipsoid, hounsfield, install_blob_finder, rendered, rotation, write_series
@@ -134,3 +135,27 @@ def test_a_series_with_a_missing_slice_is_told_to_the_radiologist_and_not_guesse
     (result,) = account["results"]
     assert [one["role"] for one in result["objects"]] == ["status_page"]
     assert "1 slice(s) missing at a spacing of 2.00 mm" in str(account)
+
+
+def test_a_real_series_through_the_shipped_demonstration_gives_objects_that_judges_accept(
+    archive: Orthanc, shared_data: Path, tmp_path: Path
+) -> None:
+    """JPEG-LS slices of LIDC-IDRI; what is found is not judged, only what is written of it."""
+    slices = sorted(shared_data.glob("ct_lidc/LIDC-IDRI-0001/*/*/*.dcm"))
+    study = dcmread(slices[0], stop_before_pixels=True).StudyInstanceUID
+    settings = {
+        "destination": [to_orthanc(archive)],
+        "assembly": {"ct_quiet_s": 1.0, "ct_deadline_s": 3.0, "association_idle_s": 1.0},
+    }
+    route = {**ROUTE, "model": "lung-nodule-demo@0.1.0"}
+    with RunningNode(tmp_path / "node", settings, routes=[route], models=ZOO) as running:
+        running.send(slices)
+        account = running.wait_for_outcome(study)
+    assert account["outcome"] == "analysed", str(account)[:3000]
+    objects = account["results"][0]["objects"]
+    assert {one["role"] for one in objects} == {"sr", "overlay", "segmentation"}
+    for one in objects:
+        path = tmp_path / f"{one['sop_instance_uid'][-12:]}.dcm"
+        path.write_bytes(archive.dicom_file(one["sop_instance_uid"]))
+        judges.assert_valid_result_object(path, slices)
+        assert str(dcmread(path).SeriesDescription).startswith((DEMONSTRATION_SERIES.ru, DEMONSTRATION_SERIES.en))
