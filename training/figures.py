@@ -131,6 +131,7 @@ class _Columns:
     positive: NDArray[np.bool_]
     reading: NDArray[np.str_]
     patient: NDArray[np.str_]
+    fold: NDArray[np.intp]
 
     @property
     def every(self) -> NDArray[np.bool_]:
@@ -144,6 +145,7 @@ def _columns(pairs: Sequence[Pair]) -> _Columns:
         positive=np.asarray([pair.film.positive for pair in pairs], dtype=bool),
         reading=np.asarray([pair.film.reading for pair in pairs], dtype=str),
         patient=np.asarray([pair.film.patient for pair in pairs], dtype=str),
+        fold=np.asarray([pair.scored.fold for pair in pairs], dtype=np.intp),
     )
 
 
@@ -180,7 +182,10 @@ def _separation(read: FilmSet, pairs: Sequence[Pair], draws: Bootstrap) -> tuple
             if subgroup and min(int(truth.sum()), int((~truth).sum())) < _FEWEST:
                 continue
             figures.append(_auroc(f"AUROC {read.positive} vs {against}{subgroup}", read, rows, chosen, draws))
-    return (*figures, _by_patient(read, rows, draws))
+    within = [
+        _within_folds(f"AUROC {read.positive} vs {name}", rows, chosen, draws) for name, chosen in _groups(read, rows)
+    ]
+    return (*figures, *within, _by_patient(read, rows, draws))
 
 
 def _auroc(name: str, read: FilmSet, rows: _Columns, chosen: NDArray[np.bool_], draws: Bootstrap) -> Figure:
@@ -194,6 +199,25 @@ def _auroc_of(
     scores: NDArray[np.float64], truth: NDArray[np.bool_], patients: NDArray[np.str_], draws: Bootstrap
 ) -> Estimate:
     return draws(lambda rows: auroc(scores[rows], truth[rows]), patients, truth)
+
+
+def _within_folds(name: str, rows: _Columns, chosen: NDArray[np.bool_], draws: Bootstrap) -> Figure:
+    """Only films that one network scored are compared: networks of different folds need not agree on a level."""
+    logits, truth, folds = rows.logit[chosen], rows.positive[chosen], rows.fold[chosen]
+
+    def pooled(drawn: NDArray[np.intp]) -> float:
+        areas, pairs = [], []
+        for fold in np.unique(folds[drawn]):
+            here = drawn[folds[drawn] == fold]
+            ill = int(truth[here].sum())
+            if ill and ill < here.size:
+                areas.append(auroc(logits[here], truth[here]))
+                pairs.append(ill * (here.size - ill))
+        return float(np.average(areas, weights=pairs)) if pairs else math.nan
+
+    estimate = draws(pooled, rows.patient[chosen], truth)
+    on = f"{truth.sum()} and {(~truth).sum()} films in {np.unique(folds).size} folds, weighed by pairs"
+    return figure(f"{name}, within folds", estimate, on)
 
 
 def _by_patient(read: FilmSet, rows: _Columns, draws: Bootstrap) -> Figure:

@@ -198,6 +198,17 @@ def test_figures_are_repeated_within_subgroups_and_against_each_kind_of_negative
         evaluation.figure("no such figure")
 
 
+def test_networks_of_different_folds_need_not_agree_on_a_level(tmp_path: Path) -> None:
+    films = made_up_films(tmp_path)
+    scored = made_up_scores(films)
+    shifted = tuple(replace(one, picture_logit=one.picture_logit + 5 * one.fold) for one in scored)
+    plain, moved = evaluated(films, scored), evaluated(films, shifted)
+    for against in ("normal", "all other judged films"):
+        name = f"AUROC opacity vs {against}"
+        assert moved.figure(f"{name}, within folds") == plain.figure(f"{name}, within folds")
+        assert moved.figure(name).value < plain.figure(name).value
+
+
 def test_a_network_that_learnt_nothing_is_noted_and_not_released(tmp_path: Path) -> None:
     films = made_up_films(tmp_path)
     wrong = tuple(replace(one, picture_logit=-one.picture_logit) for one in made_up_scores(films))
