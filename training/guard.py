@@ -44,7 +44,7 @@ from training.toml import to_toml
 
 GUARD_FILE, CARD_FILE = "guard.npz", "card.toml"
 Action: TypeAlias = Literal["refuse", "flag"]
-CARD_HEAD = "# Written by training.guard into a card that had been released without this guard.\n\n"
+CARD_HEAD = "# Written by radnode train, the guard by training.guard or training.volume_guard: not a file to edit.\n\n"
 MOST_FILMS = 3000  # of a large set: more change nothing, and take memory and time
 _CONFIDENCE = 0.95
 _OLDER_AGE_YEARS = 60
@@ -397,7 +397,7 @@ def _threshold(distances: Sequence[float], max_refused: float) -> float:
     beyond = 0
     while beyond + 1 < count and beta.ppf(_CONFIDENCE, beyond + 2, count - beyond - 1) <= max_refused:
         beyond += 1
-    return float(np.ceil(ordered[beyond] / _THRESHOLD_STEP) * _THRESHOLD_STEP)
+    return round(float(np.ceil(ordered[beyond] / _THRESHOLD_STEP)) * _THRESHOLD_STEP, 4)
 
 
 def _share(
