@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from training.score import ScoredFilm, as_served, read_scores, score_films, writ
 from training.several import Processes
 from training.splits import SPLITS_FILE, Splits, read_splits, split_by_patient, write_splits
 from training.tasks import Options, Stage
-from training.tracking import Told, Tracking, open_tracking
+from training.tracking import Part, Told, Tracking, open_tracking
 from training.views import check_views
 
 RUN_FILE = "run.json"
@@ -63,9 +63,17 @@ class Workshop:
 
     def told(self) -> Told:
         """What the tracking may know of the run."""
+        recipe = self.recipe
         return Told(
-            recipe=self.recipe,
-            read=self.read,
+            name=recipe.name,
+            version=recipe.version,
+            task=recipe.task,
+            input=recipe.input.kind,
+            reader=recipe.data.reader,
+            seed=recipe.schedule.seed,
+            parameters=recipe.model_dump(mode="json", exclude_none=True),
+            recipe_digest=recipe.digest,
+            weights_digest=recipe.weights_digest,
             manifest_sha256=self.manifest_sha256,
             split_digest=self.splits.digest,
             device=str(self.processes.device),
@@ -93,20 +101,22 @@ def _train(
     if options.wants(Stage.FOLD):
         for fold in options.folds or range(shop.splits.folds):
             with tracking.part(f"fold-{fold}") as part:
-                run_fold(shop, fold, _both(shown.epochs(f"fold {fold}"), part.epoch))
+                run_fold(shop, fold, _both(shown.epochs(f"fold {fold}"), part))
     if not (options.wants(Stage.REFIT) or options.wants(Stage.REPORT)):
         return None
     with tracking.part("refit") as part:
-        network = refit(shop, _both(shown.epochs("refit"), part.epoch))
+        network = refit(shop, _both(shown.epochs("refit"), part))
     if not options.wants(Stage.REPORT) or shop.processes.rank > 0:
         return None
     return release(shop, network, found, recipe_file, options, tracking, shown)
 
 
-def _both(one: Callable[[Progress], None], other: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def _both(show: Callable[[Progress], None], part: Part) -> Callable[[Progress], None]:
+    """Tell of an epoch on the screen and in the records."""
+
     def tell(progress: Progress) -> None:
-        one(progress)
-        other(progress)
+        show(progress)
+        part.epoch({name: value for name, value in asdict(progress).items() if name not in ("epoch", "epochs")})
 
     return tell
 

@@ -18,7 +18,6 @@ from inference.findings import Box
 from training.cache import PreparedFilms
 from training.figures import Evaluation
 from training.hits import HitRule, deciding
-from training.loop import Progress
 from training.operating import Pair
 from training.recipe import Judging
 
@@ -29,14 +28,14 @@ _TRUTH, _MARK = (80, 220, 120), (255, 120, 60)
 _SMALLEST_SIDE = 512
 
 
-def loss_curves(histories: Mapping[str, Sequence[Progress]]) -> Figure:
+def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
     """One line for each training and part of the loss."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(12, 4), layout="constrained")
     for axes, part in zip(picture.subplots(1, 3), ("centre", "edges", "picture"), strict=True):
         for name, history in histories.items():
-            axes.plot([one.epoch for one in history], [getattr(one, part) for one in history], label=name)
+            axes.plot(range(1, len(history) + 1), [one[part] for one in history], label=name)
         axes.set(title=f"loss: {part}", xlabel="epoch")
     picture.axes[-1].legend(fontsize="small")
     return picture

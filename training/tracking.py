@@ -17,18 +17,15 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models.card import ModelCard
 from training.cache import PreparedFilms
-from training.data import Film, FilmSet
 from training.errors import TrackingError
 from training.files import write_whole
-from training.loop import Progress
-from training.recipe import Recipe
 from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, Made
 
 if TYPE_CHECKING:
@@ -47,10 +44,17 @@ _LONGEST_PARAMETER = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """What the records may know of a run before it starts."""
+    """What the records may know of a run before it starts; `parameters` are the recipe's, by part."""
 
-    recipe: Recipe
-    read: FilmSet
+    name: str
+    version: str
+    task: str
+    input: str
+    reader: str
+    seed: int
+    parameters: Mapping[str, object]
+    recipe_digest: str
+    weights_digest: str
     manifest_sha256: str
     split_digest: str
     device: str
@@ -60,8 +64,8 @@ class Told:
 class Part(Protocol):
     """The records of one fold, or of the refit."""
 
-    def epoch(self, progress: Progress) -> None:
-        """Keep an epoch's losses, once."""
+    def epoch(self, losses: Mapping[str, float | None]) -> None:
+        """Keep an epoch's losses by name, once."""
 
 
 class Tracking(Protocol):
@@ -71,7 +75,10 @@ class Tracking(Protocol):
         """The records of one training within the run."""
 
     def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
-        """Keep the figures, the report and the model."""
+        """Keep figures, report, curves, example films and the model of a two-dimensional detector."""
+
+    def keep(self, card: ModelCard, folder: Path, files: Sequence[Path], names: Sequence[str]) -> None:
+        """Keep figures, `files` (with each of `names` replaced by its digest) and the model of any kind."""
 
 
 class NoTracking:
@@ -82,10 +89,13 @@ class NoTracking:
         """See `Tracking`."""
         yield self
 
-    def epoch(self, progress: Progress) -> None:
+    def epoch(self, losses: Mapping[str, float | None]) -> None:
         """See `Part`."""
 
     def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
+        """See `Tracking`."""
+
+    def keep(self, card: ModelCard, folder: Path, files: Sequence[Path], names: Sequence[str]) -> None:
         """See `Tracking`."""
 
 
@@ -127,15 +137,14 @@ class _Run:
     client: MlflowClient
     run_id: str
     kept: int
-    history: list[Progress] = field(default_factory=list)
+    history: list[Mapping[str, float | None]] = field(default_factory=list)
 
-    def epoch(self, progress: Progress) -> None:
+    def epoch(self, losses: Mapping[str, float | None]) -> None:
         """See `Part`. A resumed training tells its old epochs again, and members theirs one after the other."""
-        self.history.append(progress)
+        self.history.append(losses)
         step = len(self.history)
         if step <= self.kept:
             return
-        losses = {name: value for name, value in asdict(progress).items() if name not in ("epoch", "epochs")}
         for name, value in losses.items():
             if value is not None:
                 with _quiet():
@@ -153,21 +162,21 @@ class _Mlflow:
             from mlflow import MlflowClient
 
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            name = told.recipe.name
+            name = told.name
             known = self.client.get_experiment_by_name(name)
             where = (folder / ARTIFACTS).as_uri()
             self.experiment = known.experiment_id if known else self.client.create_experiment(name, where)
             self.ids: dict[str, str] = self._ids(folder)
-            self.parent = self._run(f"{name} {told.recipe.version}", "run")
+            self.parent = self._run(f"{name} {told.version}", "run")
             self._describe()
-        self.histories: dict[str, list[Progress]] = {}
+        self.histories: dict[str, list[Mapping[str, float | None]]] = {}
 
     def _ids(self, folder: Path) -> dict[str, str]:
         """Ids of the records that an earlier call of the same run began in the same folder."""
         if not self.runs.exists():
             return {}
         kept = json.loads(self.runs.read_text(encoding="utf-8"))
-        same = kept.get("weights_digest") == self.told.recipe.weights_digest and kept.get("folder") == folder.name
+        same = kept.get("weights_digest") == self.told.weights_digest and kept.get("folder") == folder.name
         return dict(kept["ids"]) if same and self._known(kept["ids"].get("run", "")) else {}
 
     def _known(self, run_id: str) -> bool:
@@ -184,7 +193,7 @@ class _Mlflow:
             tags = self._tags() | ({"mlflow.parentRunId": parent} if parent else {})
             self.ids[key] = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
             folder = Path(self.uri.removeprefix("sqlite:///")).parent.name
-            digest = self.told.recipe.weights_digest
+            digest = self.told.weights_digest
             write_whole(self.runs, json.dumps({"weights_digest": digest, "folder": folder, "ids": self.ids}))
         self.client.update_run(self.ids[key], status="RUNNING")
         return self.ids[key]
@@ -195,16 +204,16 @@ class _Mlflow:
             "git_commit": git_commit(),
             "data_manifest_sha256": told.manifest_sha256,
             "split_digest": told.split_digest,
-            "recipe_digest": told.recipe.digest,
-            "reader": told.recipe.data.reader,
-            "task": told.recipe.task,
-            "input": told.recipe.input.kind,
-            "seed": str(told.recipe.schedule.seed),
+            "recipe_digest": told.recipe_digest,
+            "reader": told.reader,
+            "task": told.task,
+            "input": told.input,
+            "seed": str(told.seed),
             "hardware": hardware(told.device, told.processes),
         }
 
     def _describe(self) -> None:
-        parameters = flat(told_parameters(self.told.recipe))
+        parameters = flat(self.told.parameters)
         known = self.client.get_run(self.parent).data.params
         for name, value in parameters.items():
             if name not in known:
@@ -215,7 +224,8 @@ class _Mlflow:
         """See `Tracking`."""
         with _quiet():
             run_id = self._run(name, name, parent=self.parent)
-            kept = len(self.client.get_metric_history(run_id, "train/centre"))
+            losses = [name for name in self.client.get_run(run_id).data.metrics if name.startswith("train/")]
+            kept = max((len(self.client.get_metric_history(run_id, name)) for name in losses), default=0)
         run = _Run(client=self.client, run_id=run_id, kept=kept)
         self.histories[name] = run.history
         try:
@@ -228,19 +238,19 @@ class _Mlflow:
     def release(self, made: Made, card: ModelCard, folder: Path, out: Path, prepared: PreparedFilms) -> None:
         """See `Tracking`."""
         with _quiet():
+            self._pictures(made, prepared)
+        written = [folder / name for name in (CARD_FILE, REPORT_FILE, PARITY_FILE, FIGURES_FILE)]
+        files = [*written, out / "audit.json", out / "splits.json"]
+        self.keep(card, folder, files, [film.image for film in made.read.films])
+
+    def keep(self, card: ModelCard, folder: Path, files: Sequence[Path], names: Sequence[str]) -> None:
+        """See `Tracking`."""
+        with _quiet():
             for figure in card.evaluation.figures:
                 self.client.log_metric(self.parent, metric_name(figure.name), figure.value)
-            self._files(made, folder, out)
-            self._pictures(made, prepared)
+            for file in files:
+                self.client.log_text(self.parent, unnamed(file.read_text(encoding="utf-8"), names), file.name)
             self._model(card, folder)
-
-    def _files(self, made: Made, folder: Path, out: Path) -> None:
-        for name in (CARD_FILE, REPORT_FILE, PARITY_FILE):
-            text = unnamed((folder / name).read_text(encoding="utf-8"), made.read.films)
-            self.client.log_text(self.parent, text, name)
-        for file in (folder / FIGURES_FILE, out / "audit.json", out / "splits.json"):
-            text = unnamed(file.read_text(encoding="utf-8"), made.read.films)
-            self.client.log_text(self.parent, text, file.name)
 
     def _pictures(self, made: Made, prepared: PreparedFilms) -> None:
         from training.pictures import loss_curves, overlay, roc_and_froc, telling_films
@@ -312,11 +322,6 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def told_parameters(recipe: Recipe) -> dict[str, object]:
-    """What the recipe says, for the records."""
-    return recipe.model_dump(mode="json", exclude_none=True)
-
-
 def flat(values: Mapping[str, object], before: str = "") -> dict[str, str]:
     """Nested values as ``part.key`` to text."""
     found: dict[str, str] = {}
@@ -338,10 +343,10 @@ def digest_of(image: str) -> str:
     return hashlib.sha256(image.encode()).hexdigest()[:12]
 
 
-def unnamed(text: str, films: tuple[Film, ...]) -> str:
-    """`text` with every film's name replaced by its digest."""
-    names = {str(film.image): digest_of(film.image) for film in films}
-    return re.sub(r"[^\s\"';:,|()`]+", lambda word: names.get(word.group(), word.group()), text)
+def unnamed(text: str, names: Sequence[str]) -> str:
+    """`text` with every name replaced by its digest."""
+    digests = {name: digest_of(name) for name in names}
+    return re.sub(r"[^\s\"';:,|()`]+", lambda word: digests.get(word.group(), word.group()), text)
 
 
 def git_commit() -> str:
