@@ -75,9 +75,7 @@ def hits(mark: Box, lesion: Box) -> bool:
     return lesion.x_min <= x <= lesion.x_max and lesion.y_min <= y <= lesion.y_max
 
 
-def match(
-    marks: Iterable[Mark], lesions: Sequence[Box], *, hit: Callable[[Box, Box], bool] = hits
-) -> MatchedFilm:
+def match(marks: Iterable[Mark], lesions: Sequence[Box], *, hit: Callable[[Box, Box], bool] = hits) -> MatchedFilm:
     """Match one film: one mark may find two overlapping lesions, several marks in one lesion are one finding.
 
     Parameters

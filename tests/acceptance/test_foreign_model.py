@@ -16,7 +16,12 @@ from tests.foreign_models import TEXT, TEXT_FINDER, install_foreign, shipped_fil
 from tests.judges import assert_valid_result_object
 from tests.running_node import RunningNode, to_orthanc
 
-ROUTE = {"name": "films", "model": "burned-in-text@1.0.0", "destinations": ["pacs"], "match": {"modality": ["DX", "CR"]}}
+ROUTE = {
+    "name": "films",
+    "model": "burned-in-text@1.0.0",
+    "destinations": ["pacs"],
+    "match": {"modality": ["DX", "CR"]},
+}
 QUICK = {"projection_quiet_s": 0.3, "association_idle_s": 1.0}
 LINES = {(30, 40): "PORTABLE", (40, 280): "KV 110"}
 
