@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from inference.outputs.seen import logit
 from inference.volumes.decode import StitchedMap, TileMark
 from inference.volumes.masks import components
-from inference.volumes.tiles import Tile
 from models.card import HeatmapOutput, ModelCard
-
-_Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _IOU = 0.3  # of boxes of neighbouring tiles, where the graph suppresses its own and the card names no overlap
 # So much of a box that its tile cuts shared with a neighbour's, and both are of one lesion. A part's box is a guess,
@@ -114,40 +111,35 @@ class _Kept:
 
 
 def _groups(parts: Sequence[TileMark], nms_iou: float | None) -> list[list[TileMark]]:
-    """Parts that agree where both their tiles look, joined; strongest first within a group."""
-    groups: list[list[TileMark]] = []
-    for part in parts:
-        joined = [group for group in groups if any(_agree(part, other, nms_iou) for other in group)]
-        groups = [group for group in groups if group not in joined]
-        groups.append(sorted([part, *(mark for group in joined for mark in group)], key=lambda mark: -mark.logit))
-    return groups
+    """Parts that agree where both their tiles look, joined; strongest first, also within a group."""
+    if not parts:
+        return []
+    agree = _agreeing(parts, _IOU if nms_iou is None else nms_iou)
+    group = np.arange(len(parts))
+    while True:  # each takes the lowest number among those it agrees with, until nothing changes
+        lowest = np.where(agree, group[np.newaxis], len(parts)).min(axis=1)
+        joined = np.minimum(group, lowest)
+        if (joined == group).all():
+            break
+        group = joined
+    return [[parts[int(index)] for index in np.flatnonzero(group == number)] for number in np.unique(group)]
 
 
-def _agree(one: TileMark, other: TileMark, nms_iou: float | None) -> bool:
-    if one.tile == other.tile:
-        return False
-    first, second = _within(one, other.tile), _within(other, one.tile)
-    alike = iou(first, second) > (_IOU if nms_iou is None else nms_iou)
-    return alike or max(_share(first, second), _share(second, first)) > _PART
-
-
-def _within(mark: TileMark, tile: Tile) -> _Corners:
-    start, end = np.asarray(tile.start), np.asarray(tile.start) + tile.size
-    return np.clip(mark.low, start, end), np.clip(mark.high, start, end)
-
-
-def iou(one: _Corners, other: _Corners) -> float:
-    """Intersection over union of two boxes, each its lower and upper corner; 0 for empty ones."""
-    shared = np.prod(np.clip(np.minimum(one[1], other[1]) - np.maximum(one[0], other[0]), 0, None))
-    union = np.prod(one[1] - one[0]) + np.prod(other[1] - other[0]) - shared
-    return float(shared / union) if union > 0 else 0.0
-
-
-def _share(part: _Corners, whole: _Corners) -> float:
-    """How much of `part` lies in `whole`; 0 of an empty one."""
-    size = float(np.prod(part[1] - part[0]))
-    shared = np.prod(np.clip(np.minimum(part[1], whole[1]) - np.maximum(part[0], whole[0]), 0, None))
-    return float(shared) / size if size > 0 else 0.0
+def _agreeing(parts: Sequence[TileMark], least_iou: float) -> NDArray[np.bool_]:
+    """Which parts (N, N) of different tiles are of one lesion, by what both tiles see."""
+    low, high = np.asarray([mark.low for mark in parts]), np.asarray([mark.high for mark in parts])
+    start = np.asarray([mark.tile.start for mark in parts], dtype=np.float64)
+    end = start + [mark.tile.size for mark in parts]
+    seen_low = np.clip(low[:, np.newaxis], start, end)  # of the first as the second's tile sees it
+    seen_high = np.clip(high[:, np.newaxis], start, end)
+    other_low, other_high = seen_low.swapaxes(0, 1), seen_high.swapaxes(0, 1)
+    shared = np.clip(np.minimum(seen_high, other_high) - np.maximum(seen_low, other_low), 0, None).prod(axis=2)
+    size = (seen_high - seen_low).prod(axis=2)
+    alike = shared > least_iou * (size + size.T - shared)
+    smaller = np.minimum(size, size.T)
+    alike |= (shared > _PART * smaller) & (smaller > 0)
+    elsewhere = (start[:, np.newaxis] != start).any(axis=2)
+    return np.asarray(alike & elsewhere)
 
 
 def _place(strongest: TileMark, group: Sequence[TileMark]) -> Place:
