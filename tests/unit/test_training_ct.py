@@ -265,9 +265,11 @@ def recipe_file(folder: Path, recipe: CtRecipe) -> Path:
 
 def test_one_command_makes_a_model_that_the_engine_serves(data: Path, recipe: CtRecipe, tmp_path: Path) -> None:
     arguments = [str(recipe_file(tmp_path, recipe)), "--data", str(data), "--out", str(tmp_path / "run")]
-    arguments += ["--zoo", str(tmp_path / "zoo"), "--tracking", "off"]
+    arguments += ["--zoo", str(tmp_path / "zoo"), "--tracking", str(tmp_path / "records")]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 0, done.output
+    kept = [path for path in (tmp_path / "records").rglob("*") if path.is_file()]
+    assert {"mlflow.db", "card.toml", "EVALUATION.md", "audit.json"} <= {path.name for path in kept}
     (model,) = installed_models([tmp_path / "zoo"]).models.values()
     assert model.card.identity.use is Use.DEMONSTRATION
     audit = json.loads((tmp_path / "run" / "audit.json").read_text())
@@ -282,6 +284,7 @@ def test_one_command_makes_a_model_that_the_engine_serves(data: Path, recipe: Ct
     weights = (model.folder / "model.onnx").read_bytes()
     again = CliRunner().invoke(command, arguments)  # all is kept: nothing is trained, the same is written
     assert again.exit_code == 0, again.output
+    assert (tmp_path / "run" / "mlflow-runs.json").is_file()
     assert (model.folder / "model.onnx").read_bytes() == weights
 
 

@@ -56,6 +56,7 @@ def release(
     manifest_sha256: str,
     split_digest: str,
     zoo: Path,
+    replace: bool = False,
 ) -> Path:
     """Export, prove and write the model; returns its folder.
 
@@ -72,7 +73,7 @@ def release(
     patients = len({one.patient for one in scores})
     draft = read_draft(draft_file)
     served = Served(network, recipe).eval()
-    with model_folder(zoo, recipe.name, recipe.version, replace=False) as folder:
+    with model_folder(zoo, recipe.name, recipe.version, replace=replace) as folder:
         export(served, folder, recipe.input.tile)
         parity = prove_parity(served, folder, real_tiles(scans, recipe))
         counts = _counts(scores, recipe.judging.threshold)

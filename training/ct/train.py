@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
-from models.card import ModelCard
+from models.card import ModelCard, read_card
 from training.ct.grids import PreparedScan, prepare
 from training.ct.loop import CtProgress, fit
 from training.ct.readers import read_set
@@ -25,9 +26,11 @@ from training.ct.score import ScanScore, score
 from training.data import ImageName
 from training.errors import ResumeError, SplitError
 from training.files import write_whole
+from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE
 from training.several import Processes
 from training.splits import SPLITS_FILE, Splits, write_splits
 from training.tasks import Options, Stage
+from training.tracking import Part, Told, Tracking, open_tracking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,25 @@ class Workshop:
         lines = [f"{scan.case.name} {scan.digest}" for scan in sorted(self.scans, key=lambda one: one.case.name)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def told(self, device: str) -> Told:
+        """What the tracking may know of the run."""
+        recipe = self.recipe
+        return Told(
+            name=recipe.name,
+            version=recipe.version,
+            task=recipe.task,
+            input=recipe.input.kind,
+            reader=recipe.data.reader,
+            seed=recipe.schedule.seed,
+            parameters=recipe.model_dump(mode="json", exclude_none=True),
+            recipe_digest=recipe.digest,
+            weights_digest=recipe.weights_digest,
+            manifest_sha256=self.manifest_sha256,
+            split_digest=self.splits.digest,
+            device=device,
+            processes=1,
+        )
+
 
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
     """Run the stages asked for; see `training.tasks.Task`. Several processes are of no use here: the first works."""
@@ -54,20 +76,33 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
     draft = recipe_file.with_suffix(".card.toml")
     card = draft_card(recipe, draft) if options.wants(Stage.FOLD) or options.wants(Stage.REPORT) else None
     shop = open_workshop(recipe, options)
+    if not any(options.wants(stage) for stage in (Stage.FOLD, Stage.REFIT, Stage.REPORT)):
+        return None
+    told = shop.told(str(processes.device))
+    with open_tracking(options.tracking, told, shop.out, say=partial(click.echo, err=True)) as tracking:
+        return _train(shop, card, draft, recipe_file, options, tracking)
+
+
+def _train(
+    shop: Workshop, card: ModelCard | None, draft: Path, recipe_file: Path, options: Options, tracking: Tracking
+) -> Path | None:
+    recipe = shop.recipe
     if options.wants(Stage.FOLD):
         assert card is not None
         for fold in options.folds or range(shop.splits.folds):
             if not 0 <= fold < shop.splits.folds:
                 raise SplitError(f"there is no fold {fold}: the split has {shop.splits.folds}")
-            run_fold(shop, fold, card)
+            with tracking.part(f"fold-{fold}") as part:
+                run_fold(shop, fold, card, part)
     if not (options.wants(Stage.REFIT) or options.wants(Stage.REPORT)):
         return None
-    network = fit(recipe, shop.scans, checkpoint=shop.out / "refit.pt", on_epoch=_told("refit"))
+    with tracking.part("refit") as part:
+        network = fit(recipe, shop.scans, checkpoint=shop.out / "refit.pt", on_epoch=_told("refit", part))
     if not options.wants(Stage.REPORT):
         return None
     assert card is not None
     scores = [read_scores(shop, fold) for fold in range(shop.splits.folds)]
-    return release(
+    folder = release(
         recipe,
         network,
         shop.scans,
@@ -77,11 +112,17 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
         manifest_sha256=shop.manifest_sha256,
         split_digest=shop.splits.digest,
         zoo=options.zoo,
+        replace=options.replace,
     )
+    written = [folder / name for name in (CARD_FILE, REPORT_FILE, PARITY_FILE, FIGURES_FILE)]
+    files = [*written, shop.out / "audit.json", shop.out / SPLITS_FILE]
+    tracking.keep(read_card(folder / CARD_FILE), folder, files, [scan.case.name for scan in shop.scans])
+    return folder
 
 
-def _told(name: str) -> Callable[[CtProgress], None]:
+def _told(name: str, part: Part) -> Callable[[CtProgress], None]:
     def tell(progress: CtProgress) -> None:
+        part.epoch({"score": progress.score, "box": progress.box, "rate": progress.rate})
         line = f"{name}: scores {progress.score:.3f} boxes {progress.box:.3f} ({progress.epoch}/{progress.epochs})"
         click.echo(line, err=True)
 
@@ -172,14 +213,14 @@ def audit(scans: Sequence[PreparedScan], recipe: CtRecipe) -> dict[str, object]:
     }
 
 
-def run_fold(shop: Workshop, fold: int, card: ModelCard) -> None:
+def run_fold(shop: Workshop, fold: int, card: ModelCard, part: Part) -> None:
     """Train on all other folds and score the scans of this one, unless that is kept already."""
     kept = shop.out / f"fold-{fold}.json"
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["weights_digest"] == shop.recipe.weights_digest:
         return
     others = [scan for scan in shop.scans if shop.splits.fold_of[_name(scan)] != fold]
     own = [scan for scan in shop.scans if shop.splits.fold_of[_name(scan)] == fold]
-    network = fit(shop.recipe, others, checkpoint=shop.out / f"fold-{fold}.pt", on_epoch=_told(f"fold {fold}"))
+    network = fit(shop.recipe, others, checkpoint=shop.out / f"fold-{fold}.pt", on_epoch=_told(f"fold {fold}", part))
     scores = [asdict(score(network, scan, shop.recipe, card)) for scan in own]
     content = {"weights_digest": shop.recipe.weights_digest, "scores": scores}
     write_whole(kept, json.dumps(content, indent=1) + "\n")
