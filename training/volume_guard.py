@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +27,21 @@ from training.toml import to_toml
 FACTOR = 2.5  # a figure may be so many times below the lowest or above the highest of the training volumes
 
 
-def write_volume_guard(volumes: Sequence[Volume], patients: int, folder: Path, *, action: Action = "flag") -> Guard:
-    """Write `guard.npz` into a model's folder; returns the card's `guard`.
+def write_volume_guard(volumes: Iterable[Volume], patients: int, folder: Path, *, action: Action = "flag") -> Guard:
+    """Write `guard.npz` into a model's folder; returns the card's `guard`. Volumes are looked at one at a time.
 
     Raises
     ------
     DataError
         If there is no volume.
     """
-    if not volumes:
+    figures = [measures(volume) for volume in volumes]
+    if not figures:
         raise DataError("no guard can be made without a volume")
-    found = np.stack([measures(volume) for volume in volumes])
+    found = np.stack(figures)
     content = volume_guard_bytes(found.min(axis=0), found.max(axis=0))
     write_whole(folder / GUARD_FILE, content)
-    on = f"{len(volumes)} volumes of {patients} patients, which set the limits: no estimate of false alarms"
+    on = f"{len(figures)} volumes of {patients} patients, which set the limits: no estimate of false alarms"
     return Guard(
         file=GUARD_FILE,
         sha256=hashlib.sha256(content).hexdigest(),

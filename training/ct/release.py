@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace as replace_in
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,8 +30,10 @@ from training.errors import RecipeError
 from training.files import write_whole
 from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, ReleaseError, model_folder, read_draft
 from training.toml import to_toml
+from training.volume_guard import write_volume_guard
 
 _PARITY_TILES = 24
+_GUARD_SCANS = 64  # that set the limits of what is taken for the same part of the body
 _FEWEST_PATIENTS = 20  # with fewer no interval says anything: the card must call itself a demonstration
 
 
@@ -70,6 +73,7 @@ def release(
         If another model of this name and version is there, or if too few patients were judged for anything but a
         demonstration.
     """
+    scores = _unnamed(scores)
     patients = len({one.patient for one in scores})
     draft = read_draft(draft_file)
     served = Served(network, recipe).eval()
@@ -87,6 +91,10 @@ def release(
         card = _card(
             recipe, draft, weights_sha256=digest, manifest_sha256=manifest_sha256, evaluation=evaluation, scans=scans
         )
+        seen = _evenly(scans, _GUARD_SCANS)
+        volumes = (scan.case.read().volume for scan in seen)
+        guard = write_volume_guard(volumes, len({scan.case.patient for scan in seen}), folder)
+        card = card.model_copy(update={"guard": guard})
         if patients < _FEWEST_PATIENTS and card.identity.use is not Use.DEMONSTRATION:
             raise ReleaseError(
                 f"{patients} patient(s) were judged, {_FEWEST_PATIENTS} are the fewest for anything but "
@@ -105,13 +113,26 @@ def release(
 def real_tiles(scans: Sequence[PreparedScan], recipe: CtRecipe) -> NDArray[np.float32]:
     """Tiles of all scans, evenly drawn: float32 (N, 1, slices, rows, columns), normalised."""
     tiles = []
-    for scan in scans:
+    some = _evenly(scans, _PARITY_TILES // 2)
+    for scan in some:
         slices, rows, columns = scan.voxels.shape
         places = plan((slices, rows, columns), recipe.input.tile, recipe.input.overlap)
-        chosen = np.linspace(0, len(places) - 1, min(max(_PARITY_TILES // len(scans), 2), len(places))).astype(int)
+        chosen = np.linspace(0, len(places) - 1, min(_PARITY_TILES // len(some), len(places))).astype(int)
         voxels = np.asarray(scan.voxels, dtype=np.float32)
         tiles += [normalised(cut(voxels, places[index]), recipe.input)[np.newaxis] for index in chosen]
     return np.stack(tiles)
+
+
+def _evenly(scans: Sequence[PreparedScan], most: int) -> list[PreparedScan]:
+    """At most so many scans, evenly drawn: a large set need not be read whole."""
+    return [scans[int(index)] for index in np.linspace(0, len(scans) - 1, min(most, len(scans)))]
+
+
+def _unnamed(scores: Sequence[ScanScore]) -> list[ScanScore]:
+    """The scores with numbers in place of names: what is shipped names no patient."""
+    number = {patient: str(index) for index, patient in enumerate(sorted({one.patient for one in scores}), start=1)}
+    ordered = sorted(scores, key=lambda one: (one.patient, one.scan))
+    return [replace_in(one, patient=number[one.patient], scan=str(index)) for index, one in enumerate(ordered, start=1)]
 
 
 def _card(
