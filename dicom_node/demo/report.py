@@ -103,9 +103,11 @@ def reasons(ended: Sequence[Ended], cards: Sequence[ModelCard]) -> list[str]:
 
 
 def _why(one: Ended, cards: Sequence[ModelCard]) -> str:
-    if not any(one.study.modality in card.intended_use.modalities for card in cards):
-        return f"no model installed for modality {one.study.modality or 'unknown'}"
-    return str(one.account["outcome_detail"])
+    modality = one.study.modality or "unknown"
+    fitting = [card.reference for card in cards if one.study.modality in card.intended_use.modalities]
+    if not fitting:
+        return f"no model installed for modality {modality}"
+    return f"no route for modality {modality}, though {' and '.join(fitting)} could be named in one"
 
 
 def export(one: Ended, folder: Path) -> list[Path]:
