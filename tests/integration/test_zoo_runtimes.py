@@ -27,20 +27,43 @@ def two_runtime_models() -> list[InstalledModel]:
     return found
 
 
-@pytest.fixture(scope="module")
-def films(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Adult films, half of them with a marked opacity, wrapped as DX."""
-    folder = shared_data / "chest_xray_nih"
-    with (folder / "boxes.csv").open() as file:
-        boxed = sorted({next(iter(row.values())) for row in csv.DictReader(file)})
-    names = [path.name for path in sorted((folder / "images").iterdir())]
-    marked = [name for name in names if name in boxed or Path(name).stem in {Path(box).stem for box in boxed}]
-    chosen = marked[: FILMS // 2] + [name for name in names if name not in marked][: FILMS // 2]
-    target = tmp_path_factory.mktemp("films")
+def written(folder: Path, pictures: list[Path], **changes: str) -> list[Path]:
     return [
-        film_file(target / f"{number}.dcm", np.asarray(PIL.Image.open(folder / "images" / name).convert("L")))
-        for number, name in enumerate(chosen)
+        film_file(folder / f"{number}.dcm", np.asarray(PIL.Image.open(path).convert("L")), **changes)
+        for number, path in enumerate(pictures)
     ]
+
+
+def some(names: list[str], marked: set[str]) -> list[str]:
+    """Films, half of them with a lesion."""
+    return [name for name in names if name in marked][: FILMS // 2] + [n for n in names if n not in marked][
+        : FILMS // 2
+    ]
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def films(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """By modality: chest films wrapped as DX, film mammograms as MG."""
+    chest, breast = shared_data / "chest_xray_nih", shared_data / "mammography_mini_mias"
+    boxed = {row["image"] for row in rows(chest / "boxes.csv")}
+    located = {row["image"] for row in rows(breast / "lesions.csv") if row["x"]}
+    names = some(sorted(path.name for path in (chest / "images").iterdir()), boxed)
+    views = some(sorted(path.name for path in (breast / "images").iterdir()), located)
+    as_mammogram = {"Modality": "MG", "BodyPartExamined": "BREAST", "ViewPosition": "MLO", "ImageLaterality": "R"}
+    return {
+        "DX": written(tmp_path_factory.mktemp("chest"), [chest / "images" / name for name in names]),
+        "MG": written(
+            tmp_path_factory.mktemp("breast"),
+            [breast / "images" / name for name in views],
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2",
+            **as_mammogram,
+        ),
+    }
 
 
 def analyses(model: InstalledModel, runtime: str, films: list[Path]) -> list[Analysis]:
@@ -56,10 +79,11 @@ def analyses(model: InstalledModel, runtime: str, films: list[Path]) -> list[Ana
         engine.close()
 
 
-def test_both_runtimes_say_the_same_of_real_films(films: list[Path]) -> None:
+def test_both_runtimes_say_the_same_of_real_films(films: dict[str, list[Path]]) -> None:
     for model in two_runtime_models():
         lesions = 0
-        pairs = zip(analyses(model, "onnx", films), analyses(model, "torch", films), strict=True)
+        (own,) = (paths for modality, paths in films.items() if modality in model.card.intended_use.modalities)
+        pairs = zip(analyses(model, "onnx", own), analyses(model, "torch", own), strict=True)
         for one, other in pairs:
             assert one.inputs_digest == other.inputs_digest
             assert one.findings is not None
