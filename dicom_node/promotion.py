@@ -216,12 +216,16 @@ def _drop_waiting(tx: sa.Connection, row: StandingRow, at: datetime) -> int:
 
 def _route_anew(tx: sa.Connection, row: StandingRow, at: datetime) -> int:
     """Studies that wait for a version that is withdrawn are assembled and routed again, by who serves now."""
-    waiting = shadows.studies_waiting_for(tx, row.model_name, row.model_version)
-    for study_uid in waiting:
+    anew = 0
+    for study_uid in shadows.studies_waiting_for(tx, row.model_name, row.model_version):
+        # Ended here, not when the study is routed: until then a worker could still begin it, and two would speak.
+        if not shadows.withdraw_waiting(tx, study_uid, row.model_name, row.model_version, at):
+            continue
         studies.reopen(tx, study_uid, at)
         what = f"routed anew: {row.reference} was withdrawn before a worker had begun"
         events.add(tx, study_uid, at=at, stage=Stage.ROUTE, what=what)
-    return len(waiting)
+        anew += 1
+    return anew
 
 
 def as_version(card: ModelCard) -> Version:

@@ -47,6 +47,12 @@ def studies_waiting_for(tx: sa.Connection, model_name: str, model_version: str) 
     return tuple(tx.execute(query).scalars())
 
 
+def withdraw_waiting(tx: sa.Connection, study_uid: StudyUid, model_name: str, model_version: str, at: datetime) -> bool:
+    """End the study's job of a version that serves no more; False when a worker has begun it by now."""
+    which = (job.c.study_uid == study_uid, *_waiting(model_name, model_version, JobRole.CHAMPION))
+    return tx.execute(job.update().where(*which).values(state=JobState.OUTDATED, finished_at=at)).rowcount > 0
+
+
 def _waiting(model_name: str, model_version: str, role: JobRole) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         job.c.state == JobState.QUEUED,

@@ -191,7 +191,7 @@ def test_withdrawing_a_version_frees_what_waits_for_it_and_not_what_is_under_way
         assert promotion.stop_shadow(tx, NAME, "2.0.0", act(ledger)) == 1
         assert promotion.retire(tx, NAME, "1.0.0", "", act(ledger)) == 1
     assert job_of(ledger, beside).state is JobState.SHED
-    assert (job_of(ledger, under_way).state, job_of(ledger, waits).state) == (JobState.RUNNING, JobState.QUEUED)
+    assert (job_of(ledger, under_way).state, job_of(ledger, waits).state) == (JobState.RUNNING, JobState.OUTDATED)
     with ledger.read() as tx:
         study = studies.get(tx, STUDY)
         said = [event.what for event in events.of_study(tx, STUDY)]
