@@ -51,7 +51,7 @@ def wrap(text: str, typeface: Font, width_px: float) -> list[str]:
     """`text` in lines no wider than `width_px`, broken at plain spaces, a too long word within itself."""
     lines = [""]
     for word in text.split(" "):
-        candidate = f"{lines[-1]} {word}".strip()
+        candidate = f"{lines[-1]} {word}".strip(" ")
         if typeface.getlength(candidate) <= width_px:
             lines[-1] = candidate
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -154,6 +154,7 @@ def test_every_flag_has_words() -> None:
     width=st.integers(40, 600),
     size=st.integers(11, 40),
 )
+@example(words="\xa0", width=40, size=11)
 @settings(max_examples=60, deadline=None)
 def test_wrapped_words_fit_and_none_is_lost(words: str, width: int, size: int) -> None:
     typeface = drawing.font(size)
