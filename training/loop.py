@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import json
 import math
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +22,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from training.batches import batch_of, normalised, order
 from training.cache import PreparedFilms
+from training.checkpoints import read_checkpoint, write_checkpoint, write_history
 from training.data import Film, Teaches
-from training.errors import ResumeError
-from training.files import write_whole
 from training.losses import Losses, losses
 from training.network import Detector, Outputs
 from training.recipe import Recipe, Schedule
@@ -247,29 +243,15 @@ class _Training:
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
-            content = io.BytesIO()
-            torch.save(state, content)
-            write_whole(path, content.getvalue())
-            self._write_history(path)
+            write_checkpoint(path, state)
+            write_history(path, self.history)
         self.processes.wait()
-
-    def _write_history(self, path: Path) -> None:
-        lines = [json.dumps(asdict(progress)) for progress in self.history]
-        write_whole(path.with_suffix(".history.jsonl"), "\n".join(lines) + "\n")
 
     def resume(self, path: Path) -> None:
         """Go on where the checkpoint left off, if there is one."""
-        if not path.exists():
+        state = read_checkpoint(path, self.device, self.identities, made_from="films")
+        if state is None:
             return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            identity = state["identity"]
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise ResumeError(
-                f"{path.name} cannot be read ({type(error).__name__}); remove it to start anew"
-            ) from error
-        if identity not in self.identities:
-            raise ResumeError(f"{path.name} was made under another recipe or from other films; remove it to start anew")
         self.network.load_state_dict(state["network"])
         self.average, self.best = state["average"], state["best"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -278,7 +260,9 @@ class _Training:
         self.steps = state["steps"]
         self.history = [Progress(**progress) for progress in state["history"]]
         if self.processes.rank == 0:
-            self._write_history(path)  # a kill between checkpoint and history leaves the history one epoch short
+            write_history(
+                path, self.history
+            )  # a kill between checkpoint and history leaves the history one epoch short
 
     def averaged(self) -> Detector:
         weights = self.best or self.average

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.card import BreastInput, Layout, ProjectionInput
 from training.errors import RecipeError
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -227,8 +229,13 @@ def read_recipe(path: Path) -> Recipe:
     RecipeError
         If the file cannot be read or breaks a rule; the message names every fault.
     """
+    return read_as(Recipe, path)
+
+
+def read_as(kind: type[Kind], path: Path) -> Kind:
+    """Read a recipe of one kind; see `read_recipe`."""
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:

@@ -8,10 +8,7 @@ that was not.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +20,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from training.checkpoints import read_checkpoint, write_checkpoint, write_history
 from training.ct.grids import PreparedScan
 from training.ct.network import detector
 from training.ct.patches import patch
 from training.ct.recipe import CtRecipe
-from training.errors import DataError, ResumeError
-from training.files import write_whole
+from training.errors import DataError
 
 _LARGEST_GRADIENT = 5.0
 _LOWEST_RATE = 0.02  # share of the rate left at the end
@@ -167,34 +164,20 @@ class _Training:
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(path, content.getvalue())
-        self._write_history(path)
-
-    def _write_history(self, path: Path) -> None:
-        lines = [json.dumps(asdict(progress)) for progress in self.history]
-        write_whole(path.with_suffix(".history.jsonl"), "\n".join(lines) + "\n")
+        write_checkpoint(path, state)
+        write_history(path, self.history)
 
     def resume(self, path: Path) -> None:
         """Go on where the checkpoint left off, if there is one."""
-        if not path.exists():
+        state = read_checkpoint(path, self.device, (self.identity,), made_from="scans")
+        if state is None:
             return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            identity = state["identity"]
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise ResumeError(
-                f"{path.name} cannot be read ({type(error).__name__}); remove it to start anew"
-            ) from error
-        if identity != self.identity:
-            raise ResumeError(f"{path.name} was made under another recipe or from other scans; remove it to start anew")
         self.network.load_state_dict(state["network"])
         self.average, self.steps = state["average"], state["steps"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.history = [CtProgress(**progress) for progress in state["history"]]
-        self._write_history(path)
+        write_history(path, self.history)
 
     def averaged(self) -> Any:
         made = detector(self.recipe)

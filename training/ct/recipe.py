@@ -7,14 +7,13 @@ refused instead of continued.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.card import VolumeInput
-from training.errors import RecipeError
+from training.recipe import read_as
 
 COARSEST_STRIDE = 8  # of the network's second level
 
@@ -132,12 +131,4 @@ def read_recipe(path: Path) -> CtRecipe:
     RecipeError
         If the file cannot be read or breaks a rule; the message names every fault.
     """
-    try:
-        return CtRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()]
-        raise RecipeError(f"{path}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error
+    return read_as(CtRecipe, path)
