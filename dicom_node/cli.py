@@ -27,6 +27,8 @@ SUMMARIES = {
     "demo": "Show the node at work on real studies.",
     "train": "Train a model from a recipe.",
     "data": "Look at data sets for training.",
+    "eval": "Evaluate models and readers: statistics, runs, reports.",
+    "monitor": "Count what models did in service, and watch for drift.",
 }
 
 

@@ -18,11 +18,20 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval; all three are NaN where the figure is undefined."""
+    """A figure with its 95 % interval; all three are NaN where the figure is undefined.
+
+    `reason` says why there is no figure, or no interval around one; empty where both are known.
+    """
 
     value: float
     low: float
     high: float
+    reason: str = ""
+
+    @classmethod
+    def undefined(cls, reason: str) -> Estimate:
+        """No figure, and why."""
+        return cls(value=math.nan, low=math.nan, high=math.nan, reason=reason)
 
     @property
     def defined(self) -> bool:
@@ -66,8 +75,10 @@ def patient_bootstrap(
     drawn = [statistic(np.concatenate(_draw(with_disease, random) + _draw(without, random))) for _ in range(resamples)]
     known = np.asarray(drawn)[~np.isnan(drawn)]
     value = statistic(np.arange(len(patients)))
-    if math.isnan(value) or not known.size:
-        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    if math.isnan(value):
+        return Estimate.undefined("the figure cannot be computed from these rows")
+    if not known.size:
+        return Estimate.undefined("it is undefined in every resample")
     low, high = np.percentile(known, [2.5, 97.5]).tolist()
     return Estimate(value=value, low=low, high=high)
 
@@ -81,7 +92,7 @@ def clopper_pearson(successes: int, trials: int) -> Estimate:
     from scipy.stats import beta
 
     if not trials:
-        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+        return Estimate.undefined("0 of 0: there are no cases of this kind")
     low = float(beta.ppf(0.025, successes, trials - successes + 1)) if successes else 0.0
     high = float(beta.ppf(0.975, successes + 1, trials - successes)) if successes < trials else 1.0
     return Estimate(value=successes / trials, low=low, high=high)

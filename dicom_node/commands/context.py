@@ -1,11 +1,8 @@
-"""What every subcommand needs: the settings, the ledger they name, and one way of printing JSON or failing."""
+"""What every subcommand of the node needs: the settings, the ledger they name, and `eval.console` to speak with."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -13,19 +10,10 @@ from dicom_node.clock import SteadyClock
 from dicom_node.ledger import Ledger, studies
 from dicom_node.ledger.database import LedgerError
 from dicom_node.settings import Settings, SettingsError, read_settings
+from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from inference.findings import StudyUid
 
-JSON_TO_STDOUT = "-"
-
-json_option = click.option(
-    "--json",
-    "json_to",
-    is_flag=False,
-    flag_value=JSON_TO_STDOUT,
-    default=None,
-    metavar="[FILE]",
-    help="Write JSON: to standard output, or to FILE.",
-)
+__all__ = ["JSON_TO_STDOUT", "fail", "json_option", "load_settings", "one_study", "open_ledger", "write_json"]
 
 
 def load_settings(ctx: click.Context) -> Settings:
@@ -62,21 +50,3 @@ def one_study(ledger: Ledger, part: str) -> StudyUid:
     if len(found) > 1:
         fail("several studies fit, type more of it:\n  " + "\n  ".join(found))
     return found[0]
-
-
-def write_json(value: object, json_to: str) -> None:
-    """JSON to standard output (`-`) or a file."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    if json_to == JSON_TO_STDOUT:
-        click.echo(text)
-        return
-    try:
-        Path(json_to).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        fail(f"{json_to}: cannot be written: {error.strerror}")
-
-
-def fail(message: str) -> NoReturn:
-    """End the command with a message on standard error and status 1."""
-    click.echo(message, err=True)
-    sys.exit(1)
