@@ -25,7 +25,7 @@ from eval.intervals import clopper_pearson
 from inference.guard import AppearanceGuard, guard_of, see
 from inference.images import Image
 from inference.refusals import Refused
-from models.card import BreastInput, ProjectionInput, VolumeInput
+from models.inputs import BreastInput, ProjectionInput, VolumeInput
 from models.registry import installed_models
 from tests.conftest import SHARED
 from tests.out_of_range import Item, Model, as_image, changed, foreign

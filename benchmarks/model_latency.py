@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from inference.runtimes import Device, open_network
-from models.card import Runtime, VolumeInput
+from models.card import Runtime
+from models.inputs import VolumeInput
 from models.registry import ZOO, InstalledModel, installed_models
 
 _MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}

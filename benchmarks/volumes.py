@@ -28,7 +28,8 @@ from inference.volumes.decode import TileMark, tile_marks
 from inference.volumes.grid import normalised, resample
 from inference.volumes.merge import merged
 from inference.volumes.tiles import cut, plan
-from models.card import BoxesOutput, VolumeInput
+from models.inputs import VolumeInput
+from models.outputs import BoxesOutput
 from models.registry import InstalledModel, installed_models
 from tests.ct_phantoms import volume_of
 from training.ct.network import Served, detector

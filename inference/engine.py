@@ -34,7 +34,8 @@ from inference.study_run import Analysis, Loaded, StudyInput, StudyRun, load_for
 from inference.volume_guard import VolumeGuard
 from inference.volumes.run import VolumeRun
 from inference.volumes.tiles import Tile
-from models.card import ModelCard, Runtime, VolumeInput
+from models.card import ModelCard, Runtime
+from models.inputs import VolumeInput
 from models.registry import InstalledModel, WeightsError
 
 __all__ = ["Analysis", "Engine", "EngineClosed", "EngineSettings", "StudyInput"]

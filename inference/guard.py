@@ -26,7 +26,8 @@ from inference.guard_file import GuardError, file_of, named, read_arrays
 from inference.images import Image
 from inference.refusals import Reason, Refused
 from inference.volume_guard import HOUNSFIELD, VolumeGuard, read_volume_guard
-from models.card import BreastInput, Guard, ProjectionInput, VolumeInput
+from models.card import Guard
+from models.inputs import BreastInput, ProjectionInput, VolumeInput
 from models.registry import InstalledModel
 
 WHOLE, BREAST = "appearance-1", "breast-appearance-1"

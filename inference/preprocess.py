@@ -16,7 +16,7 @@ from inference.breast import Breast, Side, find_breast
 from inference.findings import Box
 from inference.images import Image
 from inference.refusals import Reason, Refused
-from models.card import BreastInput, Fit, Layout, ProjectionInput
+from models.inputs import BreastInput, Fit, Layout, ProjectionInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ from inference.loading import load_image, read_image_header
 from inference.postprocess import Picture, PictureResult
 from inference.preprocess import ModelInput, prepare
 from inference.refusals import Reason, Refusal, Refused
-from models.card import BreastInput, ModelCard, VolumeInput
+from models.card import ModelCard
+from models.inputs import BreastInput, VolumeInput
 
 # What tells the reader most when no image could be analysed: first what failed with a suitable image, then what may
 # have been one, then why an image was not suitable.

@@ -12,11 +12,13 @@ import json
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, NewType, Self
+from typing import Annotated, Literal, NewType
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from models.codes import Code, Text
+from models.codes import CardPart, Code, Text
+from models.inputs import Input, VolumeInput
+from models.outputs import CenterHeatmapOutput, Output, ProbabilityOutput
 
 ModelName = NewType("ModelName", str)
 ModelVersion = NewType("ModelVersion", str)
@@ -25,26 +27,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 class CardError(Exception):
     """The card file is missing, is not TOML, or says something a card may not say. The message lists every fault."""
-
-
-def _none_of_false(value: object) -> object:
-    return None if value is False else value
-
-
-# TOML has no null: where a default is to be taken away, a card says `false`.
-OptionalName = Annotated[
-    str | None, BeforeValidator(_none_of_false, json_schema_input_type=str | Literal[False] | None)
-]
-OptionalFraction = Annotated[
-    Annotated[float, Field(gt=0, lt=1)] | None,
-    BeforeValidator(_none_of_false, json_schema_input_type=Annotated[float, Field(gt=0, lt=1)] | Literal[False] | None),
-]
-
-
-class _Part(BaseModel):
-    """A piece of a card: immutable, and a misspelt key is a fault, not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Runtime(StrEnum):
@@ -70,7 +52,7 @@ class PresentationIntent(StrEnum):
     UNKNOWN = "UNKNOWN"  # the attribute is absent, as in every CR
 
 
-class Identity(_Part):
+class Identity(CardPart):
     """Who the model is."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")
@@ -89,7 +71,7 @@ class Identity(_Part):
         return self
 
 
-class WeightsFile(_Part):
+class WeightsFile(CardPart):
     """One file of weights. A card may name one for each runtime; they are the same network."""
 
     runtime: Runtime
@@ -97,212 +79,21 @@ class WeightsFile(_Part):
     sha256: Sha256
 
 
-class Fit(StrEnum):
-    """How a picture is brought into the model's rectangle."""
-
-    PAD_END = "pad_end"  # proportions kept, padding at the right and bottom
-    PAD_CENTER = "pad_center"  # proportions kept, padding on both sides (letterbox)
-    STRETCH = "stretch"  # proportions not kept
-
-
-class Layout(StrEnum):
-    """Order of the axes of a picture's tensor."""
-
-    CHANNELS_FIRST = "channels_first"  # (N, channels, height, width)
-    CHANNELS_LAST = "channels_last"  # (N, height, width, channels)
-
-
-class _PictureInput(_Part):
-    """What inputs of two-dimensional models have in common."""
-
-    tensor: str | None = Field(default=None, description="name of the graph's input; null takes the only one")
-    height: int = Field(ge=32, le=4096)
-    width: int = Field(ge=32, le=4096)
-    channels: Literal[1, 3] = 1
-    layout: Layout = Layout.CHANNELS_FIRST
-    low_percentile: float = Field(default=0.5, ge=0, le=50)
-    high_percentile: float = Field(default=99.5, ge=50, le=100)
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
-    pad_value: float = Field(default=0.0, ge=0, le=1, description="grey of the padding before normalising")
-
-    @model_validator(mode="after")
-    def _one_mean_per_channel(self) -> Self:
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError(f"mean and std need {self.channels} value(s), one per channel")
-        if any(value <= 0 for value in self.std):
-            raise ValueError("std must be positive")
-        return self
-
-
-class ProjectionInput(_PictureInput):
-    """Input of a two-dimensional model: one grey-scale picture, scaled the way it is displayed.
-
-    The picture is taken as displayed (modality LUT, VOI, then polarity, PS3.4 N.2), stretched between two percentiles
-    of its pixels, resized into the model's rectangle as `fit` says, padded with `pad_value`, repeated over `channels`,
-    and normalised: ``(value - mean) / std``.
-    """
-
-    kind: Literal["projection"] = "projection"
-    fit: Fit = Fit.PAD_END
-
-
-class BreastInput(_PictureInput):
-    """Input of a mammography model: one breast, cut out of its picture and turned the same way every time.
-
-    The picture is taken as displayed, the breast is segmented (labels, scanner borders and background are blanked),
-    mirrored so that its chest wall lies at the left, cropped, stretched between two percentiles of the breast's own
-    pixels, brought to `spacing_mm` where the picture's spacing is known, made smaller where it does not fit the
-    model's rectangle, padded at the right and bottom, and normalised.
-    """
-
-    kind: Literal["breast"] = "breast"
-    spacing_mm: float | None = Field(
-        default=None, gt=0, le=2, description="pixel size fed to the network; null fits the breast to the rectangle"
-    )
-
-
-class VolumeInput(_Part):
-    """Input of a three-dimensional model: Hounsfield units on an even grid, cut into overlapping tiles.
-
-    Triples are in the order slice, row, column. The volume is resampled along its own axes to `spacing_mm`, clipped
-    to the window and scaled to 0..1, normalised ``(value - mean) / std``, and looked at in tiles of `tile` voxels
-    that overlap by `overlap` of their side; what is outside the volume is `low_hu`.
-    """
-
-    kind: Literal["volume"] = "volume"
-    tensor: str | None = Field(default=None, description="name of the graph's input; null takes the only one")
-    spacing_mm: tuple[float, float, float]
-    tile: tuple[int, int, int]
-    overlap: float = Field(default=0.25, ge=0, le=0.75)
-    low_hu: float = -1000.0
-    high_hu: float = 400.0
-    mean: float = 0.0
-    std: float = Field(default=1.0, gt=0)
-    max_slice_spacing_mm: float = Field(default=5.0, gt=0, description="series with slices further apart are refused")
-
-    @model_validator(mode="after")
-    def _sizes_are_sane(self) -> VolumeInput:
-        if any(value <= 0 for value in self.spacing_mm):
-            raise ValueError("spacing_mm must be positive")
-        if any(not 8 <= side <= 512 for side in self.tile):  # noqa: PLR2004
-            raise ValueError("tile sides must be from 8 to 512 voxels")
-        if not self.low_hu < self.high_hu:
-            raise ValueError("low_hu must be below high_hu")
-        return self
-
-
-Input = Annotated[ProjectionInput | BreastInput | VolumeInput, Field(discriminator="kind")]
-
-
-class CenterHeatmapOutput(_Part):
-    """Output of an anchor-free detector: for each cell the logit of a lesion's centre and the distances to its edges.
-
-    Names are those of the graph's outputs. Shapes for N pictures, C labels and a grid of h by w cells of `stride`
-    input pixels: heatmap (N, C, h, w) logits; ltrb (N, 4, h, w) distances in input pixels from the cell's centre
-    ``((column + 0.5) * stride, (row + 0.5) * stride)`` to the left, top, right and bottom edges; picture (N, C)
-    logits of the whole picture, optional.
-    """
-
-    kind: Literal["center_heatmap"] = "center_heatmap"
-    heatmap: str = "heatmap"
-    ltrb: str = "ltrb"
-    picture: OptionalName = Field(default="picture", description="false: the network says nothing of the whole")
-    stride: int = Field(ge=1, le=64)
-    max_lesions: int = Field(default=20, ge=1, le=300, description="marks kept per picture after suppression")
-    nms_iou: float = Field(default=0.3, gt=0, lt=1)
-
-
-class Activation(StrEnum):
-    """What has to be done to a network's numbers to make probabilities of them."""
-
-    NONE = "none"  # they are probabilities already
-    SIGMOID = "sigmoid"  # logits, one for each label
-    SOFTMAX = "softmax"  # logits that exclude each other; the background is a class of its own
-
-
-class BoxLayout(StrEnum):
-    """What the numbers of a box are; for a volume with the third axis after the first two: x, y, z."""
-
-    CORNERS = "corners"  # x_min, y_min, x_max, y_max (in a volume x_min, y_min, z_min, x_max, y_max, z_max)
-    CENTER_SIZE = "center_size"  # x, y of the centre, width, height (x, y, z, width, height, depth)
-    CORNER_SIZE = "corner_size"  # x_min, y_min, width, height
-
-
-class BoxUnit(StrEnum):
-    """What the numbers of a box count."""
-
-    PIXELS = "pixels"  # of the network's input (voxels of the tile)
-    FRACTION = "fraction"  # of the input's width and height
-
-
-class BoxesOutput(_Part):
-    """Output of a detector that lists boxes, suppressed already or not.
-
-    Either `boxes` (N, K, 4), `scores` (N, K) or (N, K, classes) and, where scores are one a box, `classes` (N, K); or
-    all in one tensor (`scores = false`): (N, K, 4 + objectness + classes). `transposed` says that the last two axes are
-    the other way round. A model that takes one picture at a time may leave out the axis N. With a `VolumeInput` a box
-    has six numbers. `classes` counts from `first_class`; a label's class is its `index`.
-    """
-
-    kind: Literal["boxes"] = "boxes"
-    boxes: str = "boxes"
-    scores: OptionalName = Field(default="scores", description="false: they are in `boxes`, after a box's place")
-    classes: str | None = None
-    picture: str | None = Field(default=None, description="probabilities or logits of the whole picture (N, classes)")
-    layout: BoxLayout = BoxLayout.CORNERS
-    unit: BoxUnit = BoxUnit.PIXELS
-    transposed: bool = False
-    objectness: bool = Field(default=False, description="the packed tensor has an objectness before the classes")
-    activation: Activation = Activation.NONE
-    first_class: int = Field(default=0, ge=0, le=1, description="1 where class 0 is the background")
-    min_score: float = Field(default=0.01, ge=0, lt=1, description="boxes below it are not looked at")
-    max_lesions: int = Field(default=20, ge=1, le=300)
-    nms_iou: OptionalFraction = Field(default=0.3, description="false: the graph has suppressed them itself")
-
-
-class HeatmapOutput(_Part):
-    """Output of a network that gives each pixel or voxel a value: a probability map or a segmentation.
-
-    `heatmap` is (N, classes, h, w), for a volume (N, classes, d, h, w), of any grid that covers the input evenly. A
-    lesion is a connected region above `region_threshold`; its score is the region's highest value.
-    """
-
-    kind: Literal["heatmap"] = "heatmap"
-    heatmap: str = "heatmap"
-    picture: str | None = None
-    activation: Activation = Activation.SIGMOID
-    region_threshold: float = Field(default=0.5, gt=0, lt=1)
-    min_pixels: int = Field(default=1, ge=1, description="smaller regions, in cells of the map, are noise")
-    max_lesions: int = Field(default=20, ge=1, le=300)
-
-
-class ProbabilityOutput(_Part):
-    """Output of a classifier: (N, classes), about the whole picture; it marks nothing."""
-
-    kind: Literal["probability"] = "probability"
-    probability: str = "probability"
-    activation: Activation = Activation.NONE
-
-
-Output = Annotated[CenterHeatmapOutput | BoxesOutput | HeatmapOutput | ProbabilityOutput, Field(discriminator="kind")]
-
-
-class Calibration(_Part):
+class Calibration(CardPart):
     """Platt scaling of a raw logit: ``score = sigmoid(slope * logit + intercept)``."""
 
     slope: float = Field(default=1.0, gt=0)
     intercept: float = 0.0
 
 
-class OperatingPoint(_Part):
+class OperatingPoint(CardPart):
     """The threshold that is served: a lesion or a picture is positive when ``score >= threshold``."""
 
     threshold: float = Field(ge=0, le=1)
     chosen_by: str = Field(min_length=1, description="how the threshold was chosen, and on what data")
 
 
-class BreastComparison(_Part):
+class BreastComparison(CardPart):
     """How a breast is judged when the same view of the other breast is there: tissue is alike on both sides.
 
     The logit of the view less `contralateral` times the logit of the other breast's view, calibrated for itself.
@@ -313,7 +104,7 @@ class BreastComparison(_Part):
     point: OperatingPoint
 
 
-class Label(_Part):
+class Label(CardPart):
     """One thing the model looks for. The order of labels is the order of the network's channels."""
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -339,7 +130,7 @@ class Label(_Part):
         return point
 
 
-class IntendedUse(_Part):
+class IntendedUse(CardPart):
     """Which studies the model was made for. What lies outside is not analysed, with a reason."""
 
     modalities: tuple[str, ...] = Field(min_length=1)
@@ -357,7 +148,7 @@ class IntendedUse(_Part):
     statement: Text
 
 
-class TrainingData(_Part):
+class TrainingData(CardPart):
     """What the weights were made from."""
 
     description: str = Field(min_length=1)
@@ -368,7 +159,7 @@ class TrainingData(_Part):
     manifest_sha256: Sha256 = Field(description="digest of the list of training files and their digests")
 
 
-class Figure(_Part):
+class Figure(CardPart):
     """One figure of the evaluation, with its interval and what it was counted on."""
 
     name: str = Field(min_length=1)
@@ -378,7 +169,7 @@ class Figure(_Part):
     on: str = Field(min_length=1, description="what it was measured on, with counts")
 
 
-class EvaluationSummary(_Part):
+class EvaluationSummary(CardPart):
     """How well the model did, on patients it was not trained on."""
 
     method: str = Field(min_length=1)
@@ -386,7 +177,7 @@ class EvaluationSummary(_Part):
     figures: tuple[Figure, ...] = ()
 
 
-class Guard(_Part):
+class Guard(CardPart):
     """The check that a picture is of the kind the model was trained on; `inference.guard` runs it, training fits it.
 
     `file` holds statistics of the training pictures (numpy arrays, no code). A picture whose distance is above
@@ -401,7 +192,7 @@ class Guard(_Part):
     figures: tuple[Figure, ...] = Field(default=(), description="false alarms on real films and what was caught")
 
 
-class ModelCard(_Part):
+class ModelCard(CardPart):
     """A model, as its users and the node know it. See the field descriptions; the JSON Schema is in `docs/schemas`.
 
     Raises

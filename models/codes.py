@@ -1,4 +1,4 @@
-"""Coded concepts as DICOM writes them: a value, its scheme and its meaning.
+"""What a card is made of: coded concepts as DICOM writes them, and statements in two languages.
 
 Used by model cards (labels), by findings and by every result writer. The product's own vocabulary of codes that do
 not depend on a model (purposes of reference, units, observers) lives with the writer that uses it.
@@ -9,7 +9,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Code(BaseModel):
+class CardPart(BaseModel):
+    """A piece of a card: immutable, and a misspelt key is a fault, not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Code(CardPart):
     """A coded concept: DICOM PS3.3 section 8 (Basic Coded Entry Attributes).
 
     Attributes
@@ -22,17 +28,13 @@ class Code(BaseModel):
         Code Meaning (0008,0104) in English, as the scheme spells it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     value: str = Field(min_length=1, max_length=64)
     scheme: str = Field(min_length=1, max_length=16)
     meaning: str = Field(min_length=1, max_length=64)
 
 
-class Text(BaseModel):
+class Text(CardPart):
     """One statement in the languages the node speaks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     en: str = Field(min_length=1)
     ru: str = Field(min_length=1)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from inference.appearance import SIDE, Part
 from inference.guard import see
-from models.card import Guard, ModelCard, ProjectionInput, read_card
+from models.card import Guard, ModelCard, read_card
+from models.inputs import ProjectionInput
 from training.guard import FittedGuard, GuardFilm, GuardSettings, fit_guard, stacked, varied, write_guard
 from training.toml import to_toml
 

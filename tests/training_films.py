@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inference.findings import Box
 from inference.preprocess import Transform
-from models.card import ProjectionInput
+from models.inputs import ProjectionInput
 from training.cache import PreparedFilms
 from training.data import Film, ImageName, PatientKey, Teaches
 from training.recipe import Augmentation, EarlyStopping, Network, Recipe, Schedule

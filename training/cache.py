@@ -20,7 +20,7 @@ from inference.images import Image
 from inference.loading import load_film, load_image
 from inference.preprocess import ModelInput, Transform, prepare
 from inference.refusals import Refused
-from models.card import BreastInput, ProjectionInput
+from models.inputs import BreastInput, ProjectionInput
 from training.data import Film, ImageName
 from training.files import whole_file, write_whole
 

@@ -54,7 +54,7 @@ def audit(folder: Path, reader: str, side: int, out: Path | None) -> None:
     """Print counts, faults, twins and shortcuts of the films in FOLDER; faults are told and passed over."""
     import tempfile
 
-    from models.card import ProjectionInput
+    from models.inputs import ProjectionInput
     from training.audit import audit as look
     from training.audit import audit_text, twins_of, write_audit
     from training.bars import screen

@@ -34,7 +34,8 @@ from inference.guard import (
     see,
 )
 from inference.refusals import Refused
-from models.card import BreastInput, CardError, Figure, Guard, ProjectionInput, VolumeInput, read_card
+from models.card import CardError, Figure, Guard, read_card
+from models.inputs import BreastInput, ProjectionInput, VolumeInput
 from training.cache import read_picture
 from training.data import ADULT_AGE_YEARS, Film
 from training.errors import DataError, TrainingError

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.card import BreastInput, Layout, ProjectionInput
+from models.inputs import BreastInput, Layout, ProjectionInput
 from training.errors import RecipeError
 
 Kind = TypeVar("Kind", bound=BaseModel)

@@ -17,7 +17,7 @@ from torch import nn
 
 from eval.froc import Mark
 from inference.postprocess import decode
-from models.card import CenterHeatmapOutput
+from models.outputs import CenterHeatmapOutput
 from training.batches import normalised
 from training.cache import PreparedFilms
 from training.data import Film, ImageName

@@ -18,7 +18,8 @@ from inference.images import Volume
 from inference.loading import load_volume
 from inference.refusals import Refused
 from inference.volume_guard import HOUNSFIELD, measures, volume_guard_bytes
-from models.card import CardError, Figure, Guard, VolumeInput, read_card
+from models.card import CardError, Figure, Guard, read_card
+from models.inputs import VolumeInput
 from training.errors import DataError, TrainingError
 from training.files import write_whole
 from training.guard import CARD_FILE, CARD_HEAD, GUARD_FILE, Action

@@ -9,14 +9,8 @@ from __future__ import annotations
 from inference.outputs import boxes, center_heatmap, heatmap, probability
 from inference.outputs.seen import Mark, Outputs, Seen
 from inference.preprocess import Transform
-from models.card import (
-    BoxesOutput,
-    CenterHeatmapOutput,
-    HeatmapOutput,
-    ModelCard,
-    Output,
-    ProbabilityOutput,
-)
+from models.card import ModelCard
+from models.outputs import BoxesOutput, CenterHeatmapOutput, HeatmapOutput, Output, ProbabilityOutput
 
 __all__ = ["Mark", "Outputs", "Seen", "decode_outputs", "output_names"]
 

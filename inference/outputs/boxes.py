@@ -23,7 +23,9 @@ from inference.outputs.seen import (
     taken,
 )
 from inference.preprocess import Transform
-from models.card import Activation, BoxesOutput, BoxLayout, BoxUnit, ModelCard, VolumeInput
+from models.card import ModelCard
+from models.inputs import VolumeInput
+from models.outputs import Activation, BoxesOutput, BoxLayout, BoxUnit
 
 _MATRIX = 2
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from inference.findings import Box
 from inference.outputs.seen import Mark, Outputs, Seen, failed, iou, of_labels, picture_logits, rounded, taken
 from inference.preprocess import Transform
-from models.card import Activation, CenterHeatmapOutput, ModelCard, VolumeInput
+from models.card import ModelCard
+from models.inputs import VolumeInput
+from models.outputs import Activation, CenterHeatmapOutput
 
 _EDGES = 4
 _AXES = 3

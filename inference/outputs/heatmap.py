@@ -24,7 +24,9 @@ from inference.outputs.seen import (
     taken,
 )
 from inference.preprocess import Transform
-from models.card import HeatmapOutput, ModelCard, VolumeInput
+from models.card import ModelCard
+from models.inputs import VolumeInput
+from models.outputs import HeatmapOutput
 
 _AXES = 3
 _POINT_DECIMALS = 2

@@ -6,7 +6,8 @@ Called by `inference.outputs`.
 from __future__ import annotations
 
 from inference.outputs.seen import Outputs, Seen, picture_logits
-from models.card import ModelCard, ProbabilityOutput
+from models.card import ModelCard
+from models.outputs import ProbabilityOutput
 
 
 def read(outputs: Outputs, output: ProbabilityOutput, card: ModelCard) -> Seen:

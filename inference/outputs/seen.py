@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from inference.findings import Box
 from inference.refusals import Reason, Refused
-from models.card import Activation, ModelCard
+from models.card import ModelCard
+from models.outputs import Activation
 
 Outputs = Mapping[str, NDArray[np.float32]]
 

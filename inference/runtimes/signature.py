@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 
 from inference.outputs import output_names
 from inference.runtimes.base import NetworkFailed
-from models.card import (
-    Activation,
-    BoxesOutput,
-    CenterHeatmapOutput,
-    Layout,
-    ModelCard,
-    ProbabilityOutput,
-    VolumeInput,
-)
+from models.card import ModelCard
+from models.inputs import Layout, VolumeInput
+from models.outputs import Activation, BoxesOutput, CenterHeatmapOutput, ProbabilityOutput
 
 Dimension = int | str | None
 FLOATS = ("float32", "float16")

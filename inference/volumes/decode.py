@@ -16,7 +16,8 @@ from inference.outputs.boxes import listed, suppressed
 from inference.outputs.seen import failed, logit, logits, of_labels, taken
 from inference.volumes.grid import Shape, along_axis
 from inference.volumes.tiles import Tile
-from models.card import BoxesOutput, HeatmapOutput, ModelCard
+from models.card import ModelCard
+from models.outputs import BoxesOutput, HeatmapOutput
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from inference.images import LoadLimits, Volume
 from inference.refusals import Reason, Refused
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from inference.outputs.seen import logit
 from inference.volumes.decode import StitchedMap, TileMark
 from inference.volumes.masks import components
-from models.card import HeatmapOutput, ModelCard
+from models.card import ModelCard
+from models.outputs import HeatmapOutput
 
 _IOU = 0.3  # of boxes of neighbouring tiles, where the graph suppresses its own and the card names no overlap
 # So much of a box that its tile cuts shared with a neighbour's, and both are of one lesion. A part's box is a guess,

@@ -31,7 +31,9 @@ from inference.volumes.merge import Place, merged, regions
 from inference.volumes.say import say
 from inference.volumes.series import ranked
 from inference.volumes.tiles import Tile, cut, plan
-from models.card import BoxesOutput, HeatmapOutput, ModelCard, ProbabilityOutput, VolumeInput
+from models.card import ModelCard
+from models.inputs import VolumeInput
+from models.outputs import BoxesOutput, HeatmapOutput, ProbabilityOutput
 
 Floats = NDArray[np.float32]
 Skipped = tuple[str, Refusal]

@@ -14,7 +14,8 @@ import pytest
 from eval.intervals import clopper_pearson
 from inference.guard import AppearanceGuard, guard_of, see
 from inference.refusals import Refused
-from models.card import BreastInput, ModelCard, ProjectionInput, VolumeInput
+from models.card import ModelCard
+from models.inputs import BreastInput, ProjectionInput, VolumeInput
 from models.registry import installed_models
 from tests.out_of_range import Item, changed, foreign
 from training.cache import read_picture

@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from models.card import ProjectionInput
+from models.inputs import ProjectionInput
 from tests.archives import Orthanc
 from tests.dx_wrapping import dx_bytes, wrap_film_as_dx
 from tests.guards import install_guard

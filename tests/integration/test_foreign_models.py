@@ -20,7 +20,7 @@ from inference.findings import Findings, Lesion, Presence
 from inference.loading import load_image
 from inference.preprocess import prepare
 from inference.refusals import Reason
-from models.card import ProjectionInput
+from models.inputs import ProjectionInput
 from models.registry import InstalledModel
 from tests.foreign_models import (
     RAW_BOXES,

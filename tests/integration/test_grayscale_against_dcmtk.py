@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 
 from inference.loading import load_image
 from inference.preprocess import prepare
-from models.card import ProjectionInput
+from models.inputs import ProjectionInput
 from tests.conftest import missing, require_tool
 from tests.pictures import disc_picture, film_data_set, save
 

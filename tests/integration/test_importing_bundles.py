@@ -23,7 +23,9 @@ from dicom_node.cli import main
 from inference.engine import Engine, StudyInput
 from inference.loading import load_film
 from inference.preprocess import prepare
-from models.card import CardError, HeatmapOutput, ProbabilityOutput, ProjectionInput, VolumeInput, read_card
+from models.card import CardError, read_card
+from models.inputs import ProjectionInput, VolumeInput
+from models.outputs import HeatmapOutput, ProbabilityOutput
 from models.registry import installed_models
 from tests.monai_bundles import (
     CT,

@@ -18,7 +18,7 @@ from inference.images import Image, ImageHeader
 from inference.loading import load_film, load_image
 from inference.preprocess import prepare
 from inference.refusals import Reason, Refused
-from models.card import BreastInput
+from models.inputs import BreastInput
 from tests.conftest import missing
 from training.mammography import read_folder
 

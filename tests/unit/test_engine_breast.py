@@ -13,8 +13,9 @@ from pydicom import dcmread
 from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Presence
 from inference.refusals import Reason
-from models.card import BreastInput, IntendedUse
+from models.card import IntendedUse
 from models.codes import Text
+from models.inputs import BreastInput
 from models.registry import InstalledModel
 from tests.networks import DiscFinder, export, install
 from tests.pictures import film_file

@@ -31,7 +31,8 @@ from inference.guard import (
 from inference.guard_file import GuardError
 from inference.images import Image, ImageHeader
 from inference.refusals import Reason, Refused
-from models.card import BreastInput, Guard, ProjectionInput
+from models.card import Guard
+from models.inputs import BreastInput, ProjectionInput
 from models.registry import InstalledModel
 from tests.guards import SPEC, drawn_chest, drawn_films, fitted, install_guard
 from tests.toy_model import install_toy_model

@@ -19,7 +19,7 @@ from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Flag
 from inference.guard import AppearanceGuard, guard_of, see
 from inference.refusals import Reason
-from models.card import ProjectionInput
+from models.inputs import ProjectionInput
 from models.registry import InstalledModel, WeightsError, installed_models
 from tests.conftest import PROJECT
 from tests.guards import drawn_chest, fitted, install_guard

@@ -20,18 +20,9 @@ from inference.outputs import Seen, decode_outputs
 from inference.outputs.boxes import listed, overlaps, suppressed
 from inference.preprocess import Transform, prepare
 from inference.refusals import Reason, Refused
-from models.card import (
-    Activation,
-    BoxesOutput,
-    BoxLayout,
-    BoxUnit,
-    Fit,
-    Label,
-    ModelCard,
-    OperatingPoint,
-    ProjectionInput,
-    VolumeInput,
-)
+from models.card import Label, ModelCard, OperatingPoint
+from models.inputs import Fit, ProjectionInput, VolumeInput
+from models.outputs import Activation, BoxesOutput, BoxLayout, BoxUnit
 from tests.networks import disc_card
 
 HEADER = ImageHeader(

@@ -20,7 +20,8 @@ from inference.outputs.components import labelled, outline
 from inference.postprocess import AREA, LONG_AXIS, SHORT_AXIS, measurements
 from inference.preprocess import Transform
 from inference.refusals import Reason, Refused
-from models.card import Activation, HeatmapOutput, ProbabilityOutput, ProjectionInput
+from models.inputs import ProjectionInput
+from models.outputs import Activation, HeatmapOutput, ProbabilityOutput
 from tests.networks import disc_card
 from tests.unit.test_outputs_boxes import POINT, labels
 

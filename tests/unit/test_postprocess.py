@@ -29,7 +29,8 @@ from inference.postprocess import (
 )
 from inference.preprocess import Transform
 from inference.refusals import Reason, Refusal, Refused
-from models.card import Calibration, CenterHeatmapOutput
+from models.card import Calibration
+from models.outputs import CenterHeatmapOutput
 from tests.networks import SIZE, STRIDE, disc_card
 
 GRID = SIZE // STRIDE

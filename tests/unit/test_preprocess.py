@@ -17,7 +17,7 @@ from inference.images import Image, ImageHeader
 from inference.loading import load_film, load_image
 from inference.preprocess import prepare
 from inference.refusals import Reason, Refused
-from models.card import Fit, Layout, ProjectionInput
+from models.inputs import Fit, Layout, ProjectionInput
 from tests.pictures import disc_picture, film_file
 
 SPEC = ProjectionInput(height=64, width=64)

@@ -14,18 +14,9 @@ from inference.runtimes import open_network
 from inference.runtimes.base import Device
 from inference.runtimes.onnx import OnnxNetwork, opened, signature_of
 from inference.runtimes.signature import Port, Signature, SignatureDiffers, Wiring, wire
-from models.card import (
-    Activation,
-    BoxesOutput,
-    HeatmapOutput,
-    Layout,
-    ModelCard,
-    Output,
-    ProbabilityOutput,
-    ProjectionInput,
-    Runtime,
-    VolumeInput,
-)
+from models.card import ModelCard, Runtime
+from models.inputs import Layout, ProjectionInput, VolumeInput
+from models.outputs import Activation, BoxesOutput, HeatmapOutput, Output, ProbabilityOutput
 from models.registry import InstalledModel
 from tests.networks import DiscFinder, disc_card, export, install
 from tests.unit.test_outputs_boxes import POINT, labels

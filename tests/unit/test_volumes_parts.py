@@ -21,7 +21,7 @@ from inference.volumes.grid import along_axis, grid_shape, resample
 from inference.volumes.masks import components, distance_mm, filled
 from inference.volumes.merge import merged
 from inference.volumes.tiles import Tile, cut, plan
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 from tests.ct_phantoms import Triple, volume_of
 
 sides = st.integers(1, 60)

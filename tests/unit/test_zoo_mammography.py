@@ -17,7 +17,8 @@ from inference.engine import Analysis, Engine, EngineSettings, StudyInput
 from inference.findings import Flag
 from inference.loading import load_image
 from inference.refusals import Reason
-from models.card import BreastInput, Runtime, Use, read_card
+from models.card import Runtime, Use, read_card
+from models.inputs import BreastInput
 from models.registry import InstalledModel
 from tests.conftest import missing
 from training.cache import prepare_film

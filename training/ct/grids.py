@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from inference.refusals import Refused
 from inference.volumes.grid import resample
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 from training.ct.cases import CtCase, LesionBox, Scan
 from training.ct.nodules import lung_mask
 from training.errors import DataError

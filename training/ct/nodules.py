@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.volumes.masks import components, filled
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 from training.ct.recipe import Synthesis
 
 _AIR_HU = -400.0  # below: air and lung

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inference.volumes.grid import normalised
 from inference.volumes.tiles import Tile, cut
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 from training.ct.grids import PreparedScan
 from training.ct.nodules import draw, put
 from training.ct.recipe import CtRecipe

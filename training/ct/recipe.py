@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.card import VolumeInput
+from models.inputs import VolumeInput
 from training.recipe import read_as
 
 COARSEST_STRIDE = 8  # of the network's second level

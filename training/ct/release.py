@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from inference.volumes.grid import normalised
 from inference.volumes.tiles import cut, plan
-from models.card import BoxesOutput, ModelCard, Use
+from models.card import ModelCard, Use
+from models.outputs import BoxesOutput
 from training.ct.export import ONNX_FILE, CtParity, export, prove_parity
 from training.ct.grids import PreparedScan
 from training.ct.network import Served

@@ -18,7 +18,8 @@ from inference.volumes.decode import TileMark, tile_marks
 from inference.volumes.grid import normalised
 from inference.volumes.merge import Place, merged
 from inference.volumes.tiles import cut, plan
-from models.card import BoxesOutput, ModelCard
+from models.card import ModelCard
+from models.outputs import BoxesOutput
 from training.ct.grids import PreparedScan
 from training.ct.network import Served
 from training.ct.recipe import CtRecipe
