@@ -61,25 +61,6 @@ class Workshop:
         """All films of the set that were not left out."""
         return self.read.films
 
-    def told(self) -> Told:
-        """What the tracking may know of the run."""
-        recipe = self.recipe
-        return Told(
-            name=recipe.name,
-            version=recipe.version,
-            task=recipe.task,
-            input=recipe.input.kind,
-            reader=recipe.data.reader,
-            seed=recipe.schedule.seed,
-            parameters=recipe.model_dump(mode="json", exclude_none=True),
-            recipe_digest=recipe.digest,
-            weights_digest=recipe.weights_digest,
-            manifest_sha256=self.manifest_sha256,
-            split_digest=self.splits.digest,
-            device=str(self.processes.device),
-            processes=self.processes.count,
-        )
-
 
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
     """Run the stages asked for; see `training.tasks.Task`."""
@@ -91,7 +72,7 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
         if not any(options.wants(stage) for stage in (Stage.FOLD, Stage.REFIT, Stage.REPORT)):
             return None
         folder = options.tracking if processes.rank == 0 else None
-        with open_tracking(folder, shop.told(), shop.out, say=shown.say) as tracking:
+        with open_tracking(folder, Told.of(recipe, shop, processes), shop.out, say=shown.say) as tracking:
             return _train(shop, found, recipe_file, options, tracking, shown)
 
 

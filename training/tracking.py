@@ -31,6 +31,11 @@ from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from training.ct.recipe import CtRecipe
+    from training.recipe import Recipe
+    from training.several import Processes
+    from training.splits import Splits
+
 DATABASE, ARTIFACTS, RUNS_FILE = "mlflow.db", "artifacts", "mlflow-runs.json"
 _NO_TELEMETRY = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -59,6 +64,37 @@ class Told:
     split_digest: str
     device: str
     processes: int
+
+    @classmethod
+    def of(cls, recipe: Recipe | CtRecipe, data: Identified, processes: Processes) -> Told:
+        """What a recipe, a set and the machine say; who trains in one process names one."""
+        return cls(
+            name=recipe.name,
+            version=recipe.version,
+            task=recipe.task,
+            input=recipe.input.kind,
+            reader=recipe.data.reader,
+            seed=recipe.schedule.seed,
+            parameters=recipe.model_dump(mode="json", exclude_none=True),
+            recipe_digest=recipe.digest,
+            weights_digest=recipe.weights_digest,
+            manifest_sha256=data.manifest_sha256,
+            split_digest=data.splits.digest,
+            device=str(processes.device),
+            processes=processes.count,
+        )
+
+
+class Identified(Protocol):
+    """A set and how it is dealt, by their digests."""
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Digest of the list of files and of their digests."""
+
+    @property
+    def splits(self) -> Splits:
+        """Which patient is in which fold."""
 
 
 class Part(Protocol):

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from training.tasks import Options
 
 _STAGES = ("audit", "split", "fold", "refit", "report")
 
@@ -84,10 +88,25 @@ def command(
     On several GPUs: torchrun --nproc-per-node N -m training.train RECIPE.toml ...
     """
     from training.errors import TrainingError
+    from training.tasks import Options, Stage
 
-    chosen = (*stages, "fold") if folds and "fold" not in stages else stages
+    if data is None:
+        raise click.UsageError("--data: name the folder of the data set.")
+    out = out or Path("runs") / recipe.stem
+    records = None if tracking == "off" else out / "mlflow" if tracking == "OUT/mlflow" else Path(tracking)
+    options = Options(
+        data=data,
+        out=out,
+        zoo=zoo,
+        stages=tuple(Stage(stage) for stage in ((*stages, "fold") if folds else stages)),
+        folds=folds,
+        splits=splits,
+        tracking=records,
+        resume=resume,
+        replace=replace,
+    )
     try:
-        _run(recipe, data, out, zoo, chosen, folds, splits, tracking, resume, replace)
+        _run(recipe, options)
     except (TrainingError, OSError) as error:
         click.echo(f"Error: {_told(error)}", err=True)
         sys.exit(1)
@@ -103,37 +122,11 @@ def _told(error: Exception) -> str:
     return str(error)
 
 
-def _run(
-    recipe: Path,
-    data: Path | None,
-    out: Path | None,
-    zoo: Path,
-    stages: tuple[str, ...],
-    folds: tuple[int, ...],
-    splits: Path | None,
-    tracking: str,
-    resume: bool,
-    replace: bool,
-) -> None:
+def _run(recipe: Path, options: Options) -> None:
     from training.several import joined
-    from training.tasks import Options, Stage, task_of
+    from training.tasks import task_of
 
     task = task_of(recipe)
-    if data is None:
-        raise click.UsageError("--data: name the folder of the data set.")
-    out = out or Path("runs") / recipe.stem
-    records = None if tracking == "off" else out / "mlflow" if tracking == "OUT/mlflow" else Path(tracking)
-    options = Options(
-        data=data,
-        out=out,
-        zoo=zoo,
-        stages=tuple(Stage(stage) for stage in stages),
-        folds=folds,
-        splits=splits,
-        tracking=records,
-        resume=resume,
-        replace=replace,
-    )
     with joined() as processes:
         folder = task(recipe, options, processes)
     if folder is not None:

@@ -48,25 +48,6 @@ class Workshop:
         lines = [f"{scan.case.name} {scan.digest}" for scan in sorted(self.scans, key=lambda one: one.case.name)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def told(self, device: str) -> Told:
-        """What the tracking may know of the run."""
-        recipe = self.recipe
-        return Told(
-            name=recipe.name,
-            version=recipe.version,
-            task=recipe.task,
-            input=recipe.input.kind,
-            reader=recipe.data.reader,
-            seed=recipe.schedule.seed,
-            parameters=recipe.model_dump(mode="json", exclude_none=True),
-            recipe_digest=recipe.digest,
-            weights_digest=recipe.weights_digest,
-            manifest_sha256=self.manifest_sha256,
-            split_digest=self.splits.digest,
-            device=device,
-            processes=1,
-        )
-
 
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
     """Run the stages asked for; see `training.tasks.Task`. Several processes are of no use here: the first works."""
@@ -78,7 +59,7 @@ def run(recipe_file: Path, options: Options, processes: Processes) -> Path | Non
     shop = open_workshop(recipe, options)
     if not any(options.wants(stage) for stage in (Stage.FOLD, Stage.REFIT, Stage.REPORT)):
         return None
-    told = shop.told(str(processes.device))
+    told = Told.of(shop.recipe, shop, processes)
     with open_tracking(options.tracking, told, shop.out, say=partial(click.echo, err=True)) as tracking:
         return _train(shop, card, draft, recipe_file, options, tracking)
 
