@@ -88,6 +88,11 @@ class Limit(_Part):
             raise ValueError("give below, at_least or values")
         return self
 
+    @property
+    def measured(self) -> bool:
+        """Whether the column holds numbers."""
+        return self.below is not None or self.at_least is not None
+
 
 class CasesTable(_Part):
     """A table with a row for each case. Rows of the same case are one case that is positive if one of them is."""
@@ -102,6 +107,10 @@ class CasesTable(_Part):
     traits: Mapping[str, str] = Field(default={}, description="name to column: sex, view, vendor, site, density")
     numbers: Mapping[str, str] = Field(default={}, description="name to column: age_years")
     not_judged: tuple[Limit, ...] = ()
+    unplaced: str | None = Field(
+        default=None,
+        description="reason for which positive cases without a placed lesion are not judged; null: they are",
+    )
 
 
 class LesionsTable(_Part):

@@ -102,3 +102,36 @@ def import_(kind: str, source: Path, target: Path, classes: str | None) -> None:
         raise click.ClickException(str(error)) from error
     reader = {"nih": "nih-chest", "vindr": "csv", "mias": "mini-mias"}[kind]
     click.echo(f"{films} films; check them: radnode data manifest {target} --reader {reader}")
+
+
+@data.command("cross-validation")
+@click.argument("model")
+@click.option("--data", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The data set as an evaluation sees it (DATASET.toml); those of the shipped models lie beside their recipes.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run to be written.")
+@click.option(
+    "--models-folder",
+    "folders",
+    type=click.Path(path_type=Path, file_okay=False),
+    multiple=True,
+    help="Folder of models besides those that are shipped; may be repeated.",
+)
+def cross_validation(model: str, folder: Path, dataset: Path, out: Path, folders: tuple[Path, ...]) -> None:
+    """Make an evaluation run of what the folds of MODEL (NAME@VERSION) said, for `radnode eval report`."""
+    from models.registry import ZOO, installed_models
+    from training.errors import TrainingError
+    from training.evaluation_run import released_run
+
+    found = installed_models((*folders, ZOO)).find(model)
+    if found is None:
+        raise click.ClickException(f"{model} is not installed; radnode models list shows what is")
+    try:
+        record = released_run(found.folder, folder, dataset, out)
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{record.model}: {record.cases} cases of {record.dataset} in {out}")

@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.card import Guard
+from models.card import Guard, ModelCard
 from training.audit import Audit, audit, audit_text, twins_of, write_audit
 from training.bars import Screen, screen
 from training.batches import normalised
@@ -37,6 +38,9 @@ from training.splits import SPLITS_FILE, Splits, read_splits, split_by_patient, 
 from training.tasks import Options, Stage
 from training.tracking import Part, Told, Tracking, open_tracking
 from training.views import check_views
+
+if TYPE_CHECKING:
+    from training.release import Made
 
 RUN_FILE = "run.json"
 _PARITY_FILMS = 24
@@ -313,7 +317,28 @@ def release(
         )
         card = write_release(made, draft, folder)
         tracking.release(made, card, folder, shop.out, shop.prepared)
+        _evaluation_run(made, card, folder, recipe_file, options)
     return options.zoo / recipe.name / recipe.version
+
+
+def _evaluation_run(made: Made, card: ModelCard, folder: Path, recipe_file: Path, options: Options) -> None:
+    """Where a data set's file lies beside the recipe: the cross-validation as a run that an evaluation report reads."""
+    from training.evaluation_run import DATASET_SUFFIX, calibrated_films, write_cross_validation
+    from training.release import CARD_FILE
+
+    dataset = recipe_file.with_suffix(DATASET_SUFFIX)
+    if not dataset.is_file():
+        return
+    write_cross_validation(
+        calibrated_films(made.scored, made.evaluation.nested),
+        made.evaluation.nested,
+        card=card,
+        card_text=(folder / CARD_FILE).read_text(encoding="utf-8"),
+        dataset_text=dataset.read_text(encoding="utf-8"),
+        data=options.data,
+        out=options.out / "evaluation-run",
+        command=made.command,
+    )
 
 
 def _guard(shop: Workshop, folder: Path, shown: Screen) -> Guard | None:
