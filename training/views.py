@@ -22,7 +22,11 @@ from training.data import Film
 from training.losses import Targets
 from training.recipe import Recipe
 
-KINDS: Mapping[str, str] = {"film": "training.views", "breast": "training.mammography_views"}
+KINDS: Mapping[str, str] = {
+    "film": "training.views",
+    "transplanted": "training.transplanted_views",
+    "breast": "training.mammography_views",
+}
 
 
 class ViewMaker(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.training_films import STILL, blob_films, recipe
-from training.augment import augment, move_boxes
+from training.augment import Placement, augment, move_boxes
 from training.detection import check
 from training.errors import RecipeError, ResumeError
 from training.loop import Progress, fit
@@ -132,8 +132,8 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         fit(recipe(epochs=3), films, prepared, checkpoint=tmp_path / "a.pt", pretrained=False)
 
 
-def test_boxes_follow_the_picture() -> None:
-    picture, box = torch.zeros(8, 1, 128, 128), torch.tensor([[40.0, 30.0, 90.0, 70.0]])
+def test_boxes_follow_the_picture_also_where_it_is_not_square() -> None:
+    picture, box = torch.zeros(8, 1, 96, 128), torch.tensor([[40.0, 30.0, 90.0, 70.0]])
     picture[:, :, 30:70, 40:90] = 1
     bounds = STILL.model_copy(update={"flip": 0.5, "shift": 0.05, "scale": 0.1})
     present = torch.ones(8, 1, dtype=torch.bool)
@@ -150,11 +150,22 @@ def test_boxes_follow_the_picture() -> None:
         )
 
 
+def test_the_middle_of_a_box_turns_with_the_picture() -> None:
+    picture, box = torch.zeros(1, 1, 96, 128), torch.tensor([[[80.0, 20.0, 92.0, 32.0]]])
+    picture[:, :, 20:32, 80:92] = 1
+    bounds = STILL.model_copy(update={"rotation_degrees": 40.0})
+    for seed in range(6):
+        random = torch.Generator().manual_seed(seed)
+        moved, boxes, _ = augment(picture, box, torch.ones(1, 1, dtype=torch.bool), bounds, random)
+        rows, columns = (moved[0, 0] > 0.5).nonzero(as_tuple=True)
+        x_min, y_min, x_max, y_max = boxes[0, 0].tolist()
+        assert columns.float().mean().item() + 0.5 == pytest.approx((x_min + x_max) / 2, abs=1.0)
+        assert rows.float().mean().item() + 0.5 == pytest.approx((y_min + y_max) / 2, abs=1.0)
+
+
 def test_a_box_that_leaves_the_picture_is_no_longer_shown() -> None:
-    away = torch.tensor([[[1.0, 0.0, 1.9], [0.0, 1.0, 0.0]]])
-    _, present = move_boxes(
-        torch.tensor([[[10.0, 10.0, 90.0, 90.0]]]), torch.ones(1, 1, dtype=torch.bool), away, 100, 100
-    )
+    away = Placement(shift_x=95.0)
+    _, present = move_boxes(torch.tensor([[10.0, 10.0, 90.0, 90.0]]), torch.ones(1, dtype=torch.bool), away, 100, 100)
     assert not present.any()
 
 
@@ -182,7 +193,7 @@ def test_the_right_answer_costs_less_than_a_shifted_one() -> None:
 
 
 def test_the_shipped_recipes_are_in_order() -> None:
-    recipes = [path for path in RECIPES.glob("*.toml") if not path.name.endswith(".card.toml")]
+    recipes = [path for path in RECIPES.glob("*.toml") if not path.name.endswith((".card.toml", ".dataset.toml"))]
     flat = [path for path in recipes if tomllib.loads(path.read_text()).get("task", "detection-2d") == "detection-2d"]
     assert len(flat) >= 2
     for path in flat:
