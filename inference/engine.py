@@ -362,7 +362,7 @@ class Engine:
         if run.study.images:
             guard = self._guards[run.card.reference]
             by = guard if isinstance(guard, AppearanceGuard) else None
-            name, loaded = load_for(run.card, path, self.settings.limits, guard=by)
+            name, loaded = load_for(run.card, path, self.settings.limits, guard=by, read=run.study.read_picture)
             with self._lock:
                 if isinstance(loaded, Refusal):
                     run.skipped.append((name, loaded))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.findings import Box, Finding, Lesion, Measurement, PlanarRegion, Presence, Region
+from inference.findings import Box, Finding, Lesion, Measurement, PlanarRegion, Presence, Region, SopUid
 from inference.images import ImageHeader
 from inference.outputs import decode_outputs
 from inference.outputs.center_heatmap import decode
@@ -28,6 +28,7 @@ __all__ = [
     "Mark",
     "Picture",
     "PictureResult",
+    "ScoredMark",
     "calibrated",
     "decode",
     "iou",
@@ -62,11 +63,43 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredMark:
+    """A place that the network marks, whatever its score: what an evaluation draws curves from and no result shows.
+
+    Attributes
+    ----------
+    label : str
+    score : float
+        Calibrated, 0 to 1.
+    logit : float
+        Before calibration.
+    sop_instance_uid : SopUid or None
+        Of the picture; None in volumes.
+    box : Box or None
+        In source pixels of the picture; None in volumes.
+    center_mm, size_mm : (x, y, z) or None
+        In volumes, in the patient (LPS): centre and sides of the box along the axes.
+    """
+
+    label: str
+    score: float
+    logit: float
+    sop_instance_uid: SopUid | None = None
+    box: Box | None = None
+    center_mm: tuple[float, float, float] | None = None
+    size_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PictureResult:
-    """What is said of one picture; the ordinals of tracking UIDs are given when the study is put together."""
+    """What is said of one picture; the ordinals of tracking UIDs are given when the study is put together.
+
+    `marks` are all places that the network marks, those below the threshold too; nothing is written of them.
+    """
 
     findings: tuple[Finding, ...]
     lesions: tuple[Lesion, ...]
+    marks: tuple[ScoredMark, ...] = ()
 
 
 def calibrated(logit: float, calibration: Calibration) -> float:
@@ -94,7 +127,18 @@ def say(
         lesion for mark in seen.marks if (lesion := _lesion(mark, card.labels[mark.label_index], picture)) is not None
     )
     findings = tuple(_picture_finding(label, picture, seen, index) for index, label in enumerate(card.labels))
-    return PictureResult(findings=findings, lesions=lesions)
+    marks = tuple(_scored(mark, card.labels[mark.label_index], picture) for mark in seen.marks)
+    return PictureResult(findings=findings, lesions=lesions, marks=marks)
+
+
+def _scored(mark: Mark, label: Label, picture: Picture) -> ScoredMark:
+    return ScoredMark(
+        label=label.key,
+        score=calibrated(mark.logit, label.lesion_calibration),
+        logit=mark.logit,
+        sop_instance_uid=picture.header.sop_instance_uid,
+        box=mark.box,
+    )
 
 
 def _lesion(mark: Mark, label: Label, picture: Picture) -> Lesion | None:

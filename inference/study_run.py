@@ -17,10 +17,10 @@ from inference import postprocess
 from inference.breast_findings import BreastView, breast_findings
 from inference.findings import AnalysedImage, Finding, Findings, Flag, ModelIdentity, StudyUid
 from inference.guard import AppearanceGuard, guard_flags
-from inference.images import LoadLimits
+from inference.images import Image, LoadLimits, Volume
 from inference.intended_use import check
 from inference.loading import load_image, read_image_header
-from inference.postprocess import Picture, PictureResult
+from inference.postprocess import Picture, PictureResult, ScoredMark
 from inference.preprocess import ModelInput, prepare
 from inference.refusals import Reason, Refusal, Refused
 from models.card import ModelCard
@@ -53,6 +53,9 @@ class StudyInput:
         Images are known to be missing; the result says so.
     known_inputs_digest : str or None
         Digest of the inputs of the standing result: when it is the same again, nothing is run.
+    read_picture, read_volume : callable or None
+        How an evaluation reads pictures and volumes that are no DICOM files; whatever comes after is the same. They
+        raise `Refused` and `OSError` as `inference.loading` does. None: DICOM.
     """
 
     study_uid: StudyUid | str
@@ -60,6 +63,8 @@ class StudyInput:
     priority: int = 0
     incomplete: bool = False
     known_inputs_digest: str | None = None
+    read_picture: Callable[[Path], Image] | None = None
+    read_volume: Callable[[Sequence[Path]], Volume] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +80,8 @@ class Analysis:
         Images that were left out.
     inputs_digest : str or None
         sha256 over what the model saw; None for a refusal.
+    marks : tuple of ScoredMark
+        All places that the network marks, below the threshold too, for evaluations; no result is written of them.
     unchanged : bool
         The inputs are those of `StudyInput.known_inputs_digest`: the earlier result stands.
     timings_s : mapping
@@ -86,6 +93,7 @@ class Analysis:
     refusal: Refusal | None = None
     skipped: tuple[tuple[str, Refusal], ...] = ()
     inputs_digest: str | None = None
+    marks: tuple[ScoredMark, ...] = ()
     unchanged: bool = False
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -101,21 +109,28 @@ class Loaded:
 
 
 def load_for(
-    card: ModelCard, path: Path, limits: LoadLimits, *, guard: AppearanceGuard | None = None
+    card: ModelCard,
+    path: Path,
+    limits: LoadLimits,
+    *,
+    guard: AppearanceGuard | None = None,
+    read: Callable[[Path], Image] | None = None,
 ) -> tuple[str, Loaded | Refusal]:
     """Load and prepare one image if the model is made for it; with its SOP Instance UID, or file name without one.
 
     With a `guard` a picture that is not of the kind the model was trained on is refused or flagged, as its card says.
+    `read` is `StudyInput.read_picture`.
     """
     assert not isinstance(card.input, VolumeInput), "volumes are loaded by inference.volumes"
     name = path.name
     try:
-        header = read_image_header(path, limits=limits)
+        given = None if read is None else read(path)
+        header = read_image_header(path, limits=limits) if given is None else given.header
         name = header.sop_instance_uid
         verdict = check(header, card.intended_use)
         if isinstance(verdict, Refusal):
             return name, verdict
-        image = load_image(path, limits=limits)
+        image = load_image(path, limits=limits) if given is None else given
         prepared = prepare(image, card.input)
         verdict += () if guard is None else guard_flags(guard, image, card.input)
     except Refused as refused:
@@ -213,6 +228,7 @@ class StudyRun:
             findings=findings,
             skipped=tuple(self.skipped),
             inputs_digest=self.inputs_digest,
+            marks=tuple(mark for result in said for mark in result.marks),
             timings_s=self.timings_s(now_s),
         )
 

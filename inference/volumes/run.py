@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from inference.volume_guard import VolumeGuard
 from inference.volumes.decode import StitchedMap, TileMark, tile_marks
 from inference.volumes.grid import Grid, normalised, resample
 from inference.volumes.merge import Place, merged, regions
-from inference.volumes.say import say
+from inference.volumes.say import say_all
 from inference.volumes.series import ranked
 from inference.volumes.tiles import Tile, cut, plan
 from models.card import ModelCard
@@ -72,22 +72,52 @@ def load_series(
     fit, unfit = ranked(headers, max_step_mm=card.input.max_slice_spacing_mm)
     skipped += unfit
     for place, series in enumerate(fit):
+        raised = frozenset(flag for one in series.slices for flag in flags[one.path])
         try:
             volume = load_volume([one.path for one in series.slices], limits=limits)
-            odd = () if guard is None else guard.flags(volume)
-            grid = resample(volume, card.input, limits=limits)
+            loaded = _ready(card, volume, raised, limits, guard)
         except Refused as refused:
             skipped.append((series.uid, refused.refusal))
             continue
         other = Refusal(reason=Reason.OTHER_SERIES, detail=f"{series.step_mm:.2f} mm apart and {len(series.slices)}")
         skipped += [(later.uid, _instead(later.slices, other)) for later in fit[place + 1 :]]
-        tiles = plan(grid.shape, card.input.tile, card.input.overlap)
-        raised = frozenset(odd) | {flag for one in series.slices for flag in flags[one.path]}
-        ordered = tuple(flag for flag in Flag if flag in raised)
-        return LoadedVolume(volume=volume, grid=grid, tiles=tiles, flags=ordered), tuple(skipped)
+        return loaded, tuple(skipped)
     tried = {series.uid for series in fit}
     refused_series = [refusal for name, refusal in skipped if name in tried]
     return telling(refused_series or [refusal for _, refusal in skipped]), tuple(skipped)
+
+
+def _ready(
+    card: ModelCard, volume: Volume, raised: frozenset[Flag], limits: LoadLimits, guard: VolumeGuard | None
+) -> LoadedVolume:
+    """A volume on the model's grid, cut into tiles; raises `Refused` where it does not suit the model."""
+    assert isinstance(card.input, VolumeInput)
+    odd = () if guard is None else guard.flags(volume)
+    grid = resample(volume, card.input, limits=limits)
+    tiles = plan(grid.shape, card.input.tile, card.input.overlap)
+    ordered = tuple(flag for flag in Flag if flag in raised or flag in odd)
+    return LoadedVolume(volume=volume, grid=grid, tiles=tiles, flags=ordered)
+
+
+def take_volume(
+    card: ModelCard, read: Callable[[], Volume], limits: LoadLimits, *, guard: VolumeGuard | None = None
+) -> LoadedVolume | Refusal:
+    """A volume that is no DICOM series, made ready under the same checks; `read` is `StudyInput.read_volume`."""
+    assert isinstance(card.input, VolumeInput)
+    try:
+        volume = read()
+        verdict = check(volume.headers[0], card.intended_use)
+        if isinstance(verdict, Refusal):
+            return verdict
+        if volume.spacing_mm[0] > card.input.max_slice_spacing_mm:
+            return Refusal(
+                reason=Reason.GEOMETRY,
+                detail=f"slices {volume.spacing_mm[0]:.2f} mm apart, the model accepts "
+                f"{card.input.max_slice_spacing_mm:g} mm",
+            )
+        return _ready(card, volume, frozenset(verdict), limits, guard)
+    except Refused as refused:
+        return refused.refusal
 
 
 def _instead(slices: Sequence[SliceHeader], chosen: Refusal) -> Refusal:
@@ -132,8 +162,12 @@ class VolumeRun(StudyRun):
 
     def load(self, limits: LoadLimits, *, guard: VolumeGuard | None = None) -> Refusal | None:
         """Read the study and get ready to hand out tiles; a refusal when there is nothing to look at."""
-        found, skipped = load_series(self.card, self.study.images, limits, guard=guard)
-        self.skipped = list(skipped)
+        found: LoadedVolume | Refusal
+        if (read := self.study.read_volume) is not None:
+            found = take_volume(self.card, lambda: read(self.study.images), limits, guard=guard)
+        else:
+            found, skipped = load_series(self.card, self.study.images, limits, guard=guard)
+            self.skipped = list(skipped)
         if isinstance(found, Refusal):
             return found
         self.source = found
@@ -199,7 +233,7 @@ class VolumeRun(StudyRun):
         """The end of a study whose tiles all went through the network; `now_s` is when they had."""
         assert self.source is not None
         highest = tuple(max(values) for values in zip(*self._pictures, strict=True)) if self._pictures else ()
-        findings = say(
+        findings, marks = say_all(
             self.places(),
             self.source.volume,
             self.source.grid,
@@ -214,5 +248,6 @@ class VolumeRun(StudyRun):
             findings=findings,
             skipped=tuple(self.skipped),
             inputs_digest=self.inputs_digest,
+            marks=marks,
             timings_s=self.timings_s(now_s),
         )

@@ -29,7 +29,7 @@ from inference.findings import (
 from inference.images import Volume
 from inference.outputs.components import outline
 from inference.outputs.seen import logit, sigmoid
-from inference.postprocess import PictureResult, calibrated, study_lesions
+from inference.postprocess import PictureResult, ScoredMark, calibrated, study_lesions
 from inference.postprocess import measurements as box_measurements
 from inference.study_run import identity
 from inference.volumes import measure
@@ -72,8 +72,27 @@ def say(
     whole : tuple of float
         For each label the logit of the whole, where the network gives one: the highest of all tiles.
     """
-    lesions = [_lesion(spoken, volume, grid) for spoken in _spoken(places, volume, grid, card)]
-    return Findings(
+    said = say_all(
+        places, volume, grid, card, study_uid=study_uid, inputs_digest=inputs_digest, whole=whole, flags=flags
+    )
+    return said[0]
+
+
+def say_all(
+    places: Sequence[Place],
+    volume: Volume,
+    grid: Grid,
+    card: ModelCard,
+    *,
+    study_uid: str,
+    inputs_digest: str,
+    whole: tuple[float, ...] = (),
+    flags: tuple[Flag, ...] = (),
+) -> tuple[Findings, tuple[ScoredMark, ...]]:
+    """`say`, and all places with their scores, those below the threshold too: evaluations draw curves from them."""
+    spoken = _spoken(places, volume, grid, card)
+    lesions = [_lesion(one, volume, grid) for one in spoken]
+    findings = Findings(
         model=identity(card),
         study_uid=StudyUid(study_uid),
         inputs_digest=inputs_digest,
@@ -86,6 +105,31 @@ def say(
             inputs_digest=inputs_digest,
         ),
         flags=flags,
+    )
+    said = {id(one.place) for one in spoken}
+    scored = [(place, _scored(place, volume, grid, card)) for place in places]
+    return findings, tuple(
+        mark for place, mark in scored if id(place) in said or mark.score < _threshold(card, place)
+    )  # a place that only repeats a stronger one is not marked again
+
+
+def _threshold(card: ModelCard, place: Place) -> float:
+    point = card.labels[place.label_index].lesion
+    assert point is not None, "the card's validator sees to it: the output marks places"
+    return point.threshold
+
+
+def _scored(place: Place, volume: Volume, grid: Grid, card: ModelCard) -> ScoredMark:
+    """The place with its calibrated score, in the patient; a grid's edges lie half a voxel from centres."""
+    label = card.labels[place.label_index]
+    low, high = grid.to_source(place.low) - 0.5, grid.to_source(place.high) - 0.5
+    corners = np.asarray([volume.to_lps_mm(*corner) for corner in itertools.product(*zip(low, high, strict=True))])
+    return ScoredMark(
+        label=label.key,
+        score=calibrated(place.logit, label.lesion_calibration),
+        logit=place.logit,
+        center_mm=_rounded(corners.mean(axis=0)),
+        size_mm=_rounded(corners.max(axis=0) - corners.min(axis=0)),
     )
 
 
