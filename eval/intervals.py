@@ -87,12 +87,16 @@ def _draw(groups: list[NDArray[np.intp]], random: np.random.Generator) -> list[N
     return [groups[index] for index in random.integers(0, len(groups), len(groups))] if groups else []
 
 
-def clopper_pearson(successes: int, trials: int) -> Estimate:
-    """Proportion with its exact 95 % interval (Clopper and Pearson 1934); undefined for no trials."""
+def clopper_pearson(successes: float, trials: float) -> Estimate:
+    """Proportion with its exact 95 % interval (Clopper and Pearson 1934); undefined for no trials.
+
+    Counts need not be whole: an effective number of rows stands for rows that are not independent (Korn and Graubard
+    1998). Of independent rows it covers at least 95 %.
+    """
     from scipy.stats import beta
 
     if not trials:
         return Estimate.undefined("0 of 0: there are no cases of this kind")
-    low = float(beta.ppf(0.025, successes, trials - successes + 1)) if successes else 0.0
+    low = float(beta.ppf(0.025, successes, trials - successes + 1)) if successes > 0 else 0.0
     high = float(beta.ppf(0.975, successes + 1, trials - successes)) if successes < trials else 1.0
     return Estimate(value=successes / trials, low=low, high=high)

@@ -75,7 +75,7 @@ class Table:
 
     def text(self, column: str) -> NDArray[np.str_]:
         """(rows,) cells of a column that must not be empty."""
-        return np.asarray([cell or self.fault(row, column, "is empty") for row, cell in enumerate(self._cells(column))])
+        return np.asarray([cell or self.fault(row, column, "is empty; fill it in or leave the row out") for row, cell in enumerate(self._cells(column))])
 
     def optional_text(self, column: str) -> NDArray[np.str_]:
         """(rows,) cells of a column in which cells may be empty."""
@@ -106,7 +106,7 @@ class Table:
         for row, cell in enumerate(self._cells(column)):
             lower = cell.lower()
             if lower not in _TRUE and lower not in _FALSE:
-                self.fault(row, column, "is neither 1 nor 0")
+                self.fault(row, column, "is neither 1 nor 0; write 1 where it is true, else 0")
             found.append(lower in _TRUE)
         return np.asarray(found, dtype=np.bool_)
 
@@ -141,9 +141,9 @@ class Table:
         try:
             return float(cell.replace(",", ".") if self.decimal_comma else cell)
         except ValueError:
-            hint = "is no number"
+            hint = "is no number; give one or leave the row out"
             if "," in cell:
-                hint += "; write decimals with a point, or separate columns with semicolons"
+                hint = "is no number; write decimals with a point, or separate columns with semicolons"
             self.fault(row, column, hint)
             raise AssertionError from None
 

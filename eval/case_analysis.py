@@ -1,0 +1,352 @@
+"""One table of scores against truth, all of it: area, comparison, operating point, calibration, utility, subgroups.
+
+Called by ``radnode eval roc``. Decides the unit of analysis once: with a patient column every interval here is by
+patient, without one every case is its own patient. Reads no file and prints nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import calibration as cal
+from eval.case_document import (
+    CalibrationBlock,
+    Counts,
+    DecisionCurveBlock,
+    FixedPointBlock,
+    OperatingPoint,
+    Paired,
+    PartialAreaBlock,
+    Subgroup,
+    bin_blocks,
+    decision_block,
+    rates_block,
+)
+from eval.clustered import clustered_areas
+from eval.delong import Areas, Scale, delong
+from eval.document import Interval, Reasons
+from eval.intervals import RESAMPLES, Estimate
+from eval.proportions import rates
+from eval.ranking import Bools, Floats, Ranking, Steps
+from eval.resampling import percentile_estimate, resampled
+from eval.roc import (
+    average_precision,
+    confusion,
+    partial_auroc,
+    sensitivity_at_specificity,
+    specificity_at_sensitivity,
+)
+from eval.utility import decision_curve
+
+TOO_FEW = 10  # diseased cases below which no figure of a subgroup is given
+NO_SCORE_KEEPS_IT = "no score keeps this specificity: nothing would be called positive"
+
+
+class Method(StrEnum):
+    """Where the interval of an area comes from."""
+
+    PLAIN = "plain"  # DeLong, or Obuchowski by patient, symmetric around the area
+    LOGIT = "logit"  # the same variance on the scale of log odds
+    BOOTSTRAP = "bootstrap"  # percentiles of resampled patients
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Cases:
+    """Scores and truth of the cases (cases,); `patients` is None where every case is its own patient."""
+
+    scores: Floats
+    diseased: Bools
+    compared: Floats | None = None
+    patients: NDArray[np.str_] | None = None
+
+    @property
+    def units(self) -> NDArray[np.str_]:
+        """(cases,) whose case it is."""
+        return np.arange(len(self.diseased)).astype(np.str_) if self.patients is None else self.patients
+
+    def only(self, rows: Bools) -> Cases:
+        """The cases of a subgroup."""
+        return Cases(
+            scores=self.scores[rows],
+            diseased=self.diseased[rows],
+            compared=None if self.compared is None else self.compared[rows],
+            patients=None if self.patients is None else self.patients[rows],
+        )
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether all scores lie between 0 and 1."""
+        return bool(((self.scores >= 0) & (self.scores <= 1)).all())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What was decided before the numbers were seen."""
+
+    threshold: float | None = None
+    prevalences: Sequence[float] = ()
+    sensitivities: Sequence[float] = ()
+    specificities: Sequence[float] = ()
+    false_positive_rates: tuple[float, float] | None = None
+    method: Method = Method.PLAIN
+    resamples: int = RESAMPLES
+    seed: int = 0
+    stratified: bool = True
+    subgroups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> Scale:
+        """Of intervals that have a formula."""
+        return Scale.LOGIT if self.method is Method.LOGIT else Scale.PLAIN
+
+
+def counts(cases: Cases) -> Counts:
+    """How many there are."""
+    diseased = int(cases.diseased.sum())
+    return Counts(
+        cases=len(cases.diseased),
+        diseased=diseased,
+        not_diseased=len(cases.diseased) - diseased,
+        patients=None if cases.patients is None else len(np.unique(cases.patients)),
+    )
+
+
+def areas(cases: Cases) -> Areas:
+    """Areas of the score and, where there is one, of the compared score, by the unit of analysis."""
+    scores = [cases.scores] if cases.compared is None else [cases.scores, cases.compared]
+    if cases.patients is None:
+        return delong(scores, cases.diseased)
+    return clustered_areas(scores, cases.diseased, cases.patients)
+
+
+def area(cases: Cases, plan: Plan, index: int = 0) -> Estimate:
+    """The area of one of the scores with the interval that `plan` asks for."""
+    found = areas(cases).estimate(index, plan.scale)
+    if plan.method is not Method.BOOTSTRAP or not found.defined:
+        return found
+    return percentile_estimate(found.value, _area_draws(cases, plan)[:, index])
+
+
+def _area_draws(cases: Cases, plan: Plan) -> Floats:
+    """(resamples, scores) areas of resampled patients, the same patients for every score."""
+    scores = [cases.scores] if cases.compared is None else [cases.scores, cases.compared]
+    rankings = [Ranking.of(score) for score in scores]
+    return _draws(
+        lambda weights: np.stack([Steps.of(one, cases.diseased, weights).auroc() for one in rankings], axis=-1),
+        cases,
+        plan,
+    )
+
+
+def _draws(statistic: cal.Statistic, cases: Cases, plan: Plan) -> Floats:
+    return resampled(
+        statistic,
+        cases.units,
+        cases.diseased,
+        resamples=plan.resamples,
+        seed=plan.seed,
+        stratified=plan.stratified,
+    )
+
+
+def paired(cases: Cases, plan: Plan, name: str, reasons: Reasons) -> Paired:
+    """The score against the compared one."""
+    other, other_ci = reasons.estimate("paired.auroc", area(cases, plan, 1))
+    difference = areas(cases).difference()
+    estimate = difference.estimate
+    if plan.method is Method.BOOTSTRAP and estimate.defined:
+        draws = _area_draws(cases, plan)
+        estimate = percentile_estimate(estimate.value, draws[:, 0] - draws[:, 1])
+    value, ci = reasons.estimate("paired.difference", estimate)
+    why = difference.estimate.reason
+    return Paired(
+        compare=name,
+        auroc=other,
+        auroc_ci=other_ci,
+        difference=value,
+        ci=ci,
+        z=reasons.number("paired.z", difference.z, why),
+        p=reasons.number("paired.p", difference.p, why),
+    )
+
+
+def precision(cases: Cases, plan: Plan) -> Estimate:
+    """Average precision with its interval from resampled patients."""
+    value = average_precision(cases.scores, cases.diseased)
+    if math.isnan(value):
+        return Estimate.undefined("there is no diseased case")
+    ranking = Ranking.of(cases.scores)
+    draws = _draws(lambda weights: Steps.of(ranking, cases.diseased, weights).average_precision(), cases, plan)
+    return percentile_estimate(value, draws)
+
+
+def operating_point(cases: Cases, plan: Plan, threshold: float, reasons: Reasons) -> OperatingPoint:
+    """Rates at the declared threshold."""
+    called = cases.scores >= threshold
+    judged = rates(called, cases.diseased, cases.patients, plan.prevalences)
+    block = rates_block("operating_point", judged, confusion(called, cases.diseased), reasons)
+    return OperatingPoint.model_validate({"threshold": threshold, **block})
+
+
+def fixed_points(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[FixedPointBlock, ...]:
+    """Specificity at each fixed sensitivity, then the reverse."""
+    found = []
+    ways = (
+        ("sensitivity", "specificity", plan.sensitivities, specificity_at_sensitivity),
+        ("specificity", "sensitivity", plan.specificities, sensitivity_at_specificity),
+    )
+    for fixed, free, targets, point_at in ways:
+        for target in targets:
+            key = f"fixed_points.{fixed}={target:g}"
+            point = point_at(
+                cases.scores, cases.diseased, cases.units, target, resamples=plan.resamples, seed=plan.seed
+            )
+            value, ci = reasons.estimate(f"{key}.{free}", point.estimate)
+            reached = _reached(cases, point.threshold, fixed)
+            why = point.estimate.reason or NO_SCORE_KEEPS_IT
+            found.append(
+                FixedPointBlock.model_validate(
+                    {
+                        "fixed": fixed,
+                        "at_least": target,
+                        "threshold": reasons.number(f"{key}.threshold", point.threshold, why),
+                        free: value,
+                        fixed: reasons.number(f"{key}.{fixed}", reached, why),
+                        "ci": ci,
+                    }
+                )
+            )
+    return tuple(found)
+
+
+def _reached(cases: Cases, threshold: float, fixed: str) -> float:
+    """What the fixed figure really is at the threshold."""
+    if math.isnan(threshold):
+        return math.nan
+    counted = confusion(cases.scores >= threshold, cases.diseased)
+    return (counted.sensitivity if fixed == "sensitivity" else counted.specificity).value
+
+
+def partial(cases: Cases, plan: Plan, low: float, high: float, reasons: Reasons) -> PartialAreaBlock:
+    """Area between two false positive rates with its interval from resampled patients."""
+    found = partial_auroc(cases.scores, cases.diseased, low, high)
+    ranking = Ranking.of(cases.scores)
+    draws = (
+        np.full(1, math.nan)
+        if math.isnan(found.area)
+        else _draws(lambda weights: Steps.of(ranking, cases.diseased, weights).partial_area(low, high), cases, plan)
+    )
+    scaled = np.asarray([replace(found, area=float(draw)).standardised for draw in draws])
+    value, ci = reasons.estimate("partial_auroc.area", percentile_estimate(found.area, draws))
+    standardised, standardised_ci = reasons.estimate(
+        "partial_auroc.standardised", percentile_estimate(found.standardised, scaled)
+    )
+    return PartialAreaBlock(
+        fpr_low=low,
+        fpr_high=high,
+        area=value,
+        area_ci=ci,
+        standardised=standardised,
+        standardised_ci=standardised_ci,
+    )
+
+
+def calibration(cases: Cases, plan: Plan, reasons: Reasons) -> CalibrationBlock:
+    """Calibration of scores that are probabilities."""
+    p, y = cases.scores, cases.diseased
+    equal, adaptive = cal.equal_width_bins(p, y), cal.adaptive_bins(p, y)
+    fitted = cal.recalibration(p, y, cases.patients)
+    drawn = _draws(cal.weighted_scores(p, y), cases, plan)
+    test = cal.spiegelhalter(p, y)
+    figures = {
+        "brier": percentile_estimate(cal.brier(p, y), drawn[:, 0]),
+        "log_loss": _log_loss(cases, drawn[:, 1]),
+        "slope": fitted.slope,
+        "intercept": fitted.intercept,
+        "in_the_large": fitted.in_the_large,
+    }
+    block: dict[str, float | Interval | None] = {}
+    for name, estimate in figures.items():
+        block[name], block[f"{name}_ci"] = reasons.estimate(f"calibration.{name}", estimate)
+    errors = cal.errors_if_calibrated(p, resamples=plan.resamples, seed=plan.seed)
+    _, block["ece_if_calibrated"] = reasons.estimate("calibration.ece_if_calibrated", errors[0])
+    _, block["ece_adaptive_if_calibrated"] = reasons.estimate("calibration.ece_adaptive_if_calibrated", errors[1])
+    certain = "all probabilities are 0, 0.5 or 1"
+    return CalibrationBlock.model_validate(
+        {
+            **block,
+            "ece": cal.expected_calibration_error(equal),
+            "ece_adaptive": cal.expected_calibration_error(adaptive),
+            "spiegelhalter_z": reasons.number("calibration.spiegelhalter_z", test.z, certain),
+            "spiegelhalter_p": reasons.number("calibration.spiegelhalter_p", test.p, certain),
+            "bins": bin_blocks(equal),
+            "adaptive_bins": bin_blocks(adaptive),
+        }
+    )
+
+
+def _log_loss(cases: Cases, draws: Floats) -> Estimate:
+    value = cal.log_loss(cases.scores, cases.diseased)
+    if math.isinf(value):
+        return Estimate.undefined("infinite: a probability of exactly 0 or 1 was wrong")
+    return percentile_estimate(value, draws[np.isfinite(draws)])
+
+
+def utility(cases: Cases, plan: Plan) -> DecisionCurveBlock:
+    """The decision curve, at the first stated prevalence where one is."""
+    prevalence = plan.prevalences[0] if plan.prevalences else None
+    return decision_block(decision_curve(cases.scores, cases.diseased, prevalence=prevalence, patients=cases.patients))
+
+
+def subgroups(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[Subgroup, ...]:
+    """Every value of every column of `plan.subgroups`; an empty cell is a group of its own, so that sums add up."""
+    return tuple(
+        _subgroup(cases.only(cells == value), plan, column, str(value), reasons)
+        for column, cells in plan.subgroups.items()
+        for value in np.unique(cells)
+    )
+
+
+def _subgroup(cases: Cases, plan: Plan, column: str, value: str, reasons: Reasons) -> Subgroup:
+    key = f"subgroups.{column}={value}"
+    diseased = int(cases.diseased.sum())
+    few = diseased < TOO_FEW
+    estimates = dict.fromkeys(
+        ("auroc", "sensitivity", "specificity"),
+        Estimate.undefined(f"too few: {diseased} diseased cases, at least {TOO_FEW} are needed"),
+    )
+    if not few:
+        estimates["auroc"] = area(replace(cases, compared=None), plan)
+        estimates |= _calls(cases, plan.threshold)
+    block: dict[str, float | Interval | None] = {}
+    for name, estimate in estimates.items():
+        block[name], block[f"{name}_ci"] = reasons.estimate(f"{key}.{name}", estimate)
+    return Subgroup.model_validate(
+        {
+            "column": column,
+            "value": value,
+            "cases": len(cases.diseased),
+            "diseased": diseased,
+            "too_few": few,
+            **block,
+        }
+    )
+
+
+def _calls(cases: Cases, threshold: float | None) -> dict[str, Estimate]:
+    if threshold is None:
+        return dict.fromkeys(("sensitivity", "specificity"), Estimate.undefined("no threshold was given"))
+    judged = rates(cases.scores >= threshold, cases.diseased, cases.patients)
+    return {"sensitivity": judged.sensitivity.exact, "specificity": judged.specificity.exact}
+
+
+def lowest(groups: Sequence[Subgroup]) -> Subgroup | None:
+    """The group with the lowest area, among those that have one."""
+    known = [group for group in groups if group.auroc is not None]
+    return min(known, key=lambda group: group.auroc or 0.0) if known else None

@@ -1,0 +1,338 @@
+"""`radnode eval roc`: cases told apart, from one table of truth and scores.
+
+Reads the table and prints figures and JSON; the arithmetic is `eval.case_analysis`, the keys are `eval.case_document`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table as Shown
+
+from eval import case_analysis
+from eval.calibration import BINS
+from eval.case_analysis import Cases, Method, Plan
+from eval.case_document import (
+    CalibrationBlock,
+    DecisionCurveBlock,
+    OperatingPoint,
+    Paired,
+    PartialAreaBlock,
+    RocDocument,
+    rule_out_rows,
+)
+from eval.case_table import CaseTable, read_cases
+from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.document import Interval, Reasons
+from eval.intervals import RESAMPLES
+from eval.proportions import rule_out
+from eval.tables import TableError
+from eval.version import version
+
+_PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = click.FloatRange(0, 1, min_open=True)
+_MOST_CELLS, _FEWEST = 100_000_000, 200  # rows times resamples that are drawn unless a number is named
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What was asked for, beside the plan."""
+
+    path: Path
+    truth: str
+    score: str
+    compare: str | None
+    patient: str | None
+    case: str | None
+
+
+@click.command(name="roc")
+@click.option("--cases", "path", type=click.Path(path_type=Path), required=True, help="Table with one row a case.")
+@click.option("--truth", required=True, metavar="COL", help="Column of the truth: 1 diseased, 0 not.")
+@click.option("--score", required=True, metavar="COL", help="Column of the score: any number, higher more suspicious.")
+@click.option("--compare", metavar="COL", help="Column of another score on the same cases, for the paired test.")
+@click.option("--patient", metavar="COL", help="Column of the patient: intervals and tests are then by patient.")
+@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, where there is one]")
+@click.option("--threshold", type=float, metavar="T", help="Operating point fixed beforehand: positive if score >= T.")
+@click.option("--subgroup", "subgroups", multiple=True, metavar="COL", help="Column whose values are judged apart.")
+@click.option(
+    "--prevalence",
+    "prevalences",
+    type=_PROBABILITY,
+    multiple=True,
+    metavar="P",
+    help="Prevalence for which PPV and NPV are wanted too; the first one corrects the decision curve.",
+)
+@click.option(
+    "--sensitivity",
+    "sensitivities",
+    type=_SHARE,
+    multiple=True,
+    metavar="S",
+    help="Sensitivity that is fixed to read off specificity.",
+)
+@click.option(
+    "--specificity",
+    "specificities",
+    type=_SHARE,
+    multiple=True,
+    metavar="S",
+    help="Specificity that is fixed to read off sensitivity.",
+)
+@click.option(
+    "--fpr", type=click.FloatRange(0, 1), nargs=2, metavar="LOW HIGH", help="False positive rates of a partial area."
+)
+@click.option(
+    "--interval",
+    "method",
+    type=click.Choice([str(one) for one in Method]),
+    default=str(Method.PLAIN),
+    show_default=True,
+    help="Interval of areas: DeLong (with --patient: Obuchowski 1997), the same on the logit, or resampled patients.",
+)
+@click.option(
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(min=0),
+    help=f"Resamples of patients for figures without a formula. [default: {RESAMPLES}, fewer above 50,000 rows]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
+@click.option(
+    "--stratified/--together",
+    default=True,
+    show_default=True,
+    help="Resample diseased and other patients apart (prevalence by design) or together.",
+)
+@json_option
+def command(
+    path: Path,
+    truth: str,
+    score: str,
+    compare: str | None,
+    patient: str | None,
+    case: str | None,
+    threshold: float | None,
+    subgroups: tuple[str, ...],
+    prevalences: tuple[float, ...],
+    sensitivities: tuple[float, ...],
+    specificities: tuple[float, ...],
+    fpr: tuple[float, float] | None,
+    method: str,
+    resamples: int | None,
+    seed: int,
+    stratified: bool,
+    json_to: str | None,
+) -> None:
+    """Cases told apart: AUROC, comparison, operating point, calibration, utility, subgroups."""
+    options = Options(path=path, truth=truth, score=score, compare=compare, patient=patient, case=case)
+    if fpr and fpr[0] >= fpr[1]:
+        fail("--fpr: the first rate must be below the second")
+    try:
+        needed = [truth, score, *([compare] if compare else []), *subgroups]
+        read = read_cases(path, needed, case=case, patient=patient)
+        cases = read.cases(truth, score, compare)
+        plan = Plan(
+            threshold=threshold,
+            prevalences=prevalences,
+            sensitivities=sensitivities,
+            specificities=specificities,
+            false_positive_rates=fpr,
+            method=Method(method),
+            resamples=_affordable(len(read.names)) if resamples is None else resamples,
+            seed=seed,
+            stratified=stratified,
+            subgroups=read.cells(subgroups),
+        )
+        document = analyse(cases, plan, options, read)
+    except TableError as error:
+        fail(str(error))
+    if json_to != JSON_TO_STDOUT:
+        _print(document)
+    if json_to:
+        write_json(document.model_dump(mode="json"), json_to)
+
+
+def _affordable(rows: int) -> int:
+    return max(min(RESAMPLES, _MOST_CELLS // rows), _FEWEST)
+
+
+def analyse(cases: Cases, plan: Plan, options: Options, read: CaseTable) -> RocDocument:
+    """Compute and fill every key."""
+    reasons = Reasons()
+    counted = case_analysis.counts(cases)
+    auroc, auroc_ci = reasons.estimate("auroc", case_analysis.area(cases, plan))
+    precision, precision_ci = reasons.estimate("average_precision", case_analysis.precision(cases, plan))
+    groups = case_analysis.subgroups(cases, plan, reasons)
+    blocks = {
+        "paired": _paired(cases, plan, options, reasons),
+        "operating_point": _operating_point(cases, plan, reasons),
+        "fixed_points": case_analysis.fixed_points(cases, plan, reasons),
+        "partial_auroc": _partial(cases, plan, reasons),
+        "rule_out": rule_out_rows(rule_out(cases.scores, cases.diseased, cases.patients), read.names, reasons),
+        **_probabilistic(cases, plan, options, read, reasons),
+        "subgroups": groups,
+        "lowest_subgroup": case_analysis.lowest(groups),
+    }
+    return RocDocument.model_validate(
+        {
+            "command": "roc",
+            "radnode": version(),
+            "sources": (read.table.source,),
+            "settings": settings(plan, options),
+            "notes": read.notes,
+            "counts": counted,
+            "prevalence": counted.diseased / counted.cases,
+            "auroc": auroc,
+            "auroc_ci": auroc_ci,
+            "average_precision": precision,
+            "average_precision_ci": precision_ci,
+            **blocks,
+            "undefined": reasons.found,
+        }
+    )
+
+
+def settings(plan: Plan, options: Options) -> dict[str, str | int | float | bool | None]:
+    """Everything that decides the numbers."""
+    formula = "Obuchowski 1997" if options.patient else "DeLong 1988"
+    named = {Method.PLAIN: formula, Method.LOGIT: f"{formula}, logit", Method.BOOTSTRAP: "percentile bootstrap"}
+    return {
+        "truth": options.truth,
+        "score": options.score,
+        "compare": options.compare,
+        "unit": f"patient (column {options.patient})" if options.patient else "case: every row is its own patient",
+        "auroc_interval": named[plan.method],
+        "proportion_interval": "Clopper-Pearson" + (", effective number of cases" if options.patient else ""),
+        "resamples": plan.resamples,
+        "resampled": "patients, diseased and others apart" if plan.stratified else "patients, all together",
+        "seed": plan.seed,
+        "threshold": plan.threshold,
+        "positive_if": "score >= threshold",
+        "prevalences": ", ".join(f"{one:g}" for one in plan.prevalences) or None,
+        "subgroup_columns": ", ".join(plan.subgroups) or None,
+        "subgroup_least_diseased": case_analysis.TOO_FEW,
+        "calibration_bins": BINS,
+    }
+
+
+def _paired(cases: Cases, plan: Plan, options: Options, reasons: Reasons) -> Paired | None:
+    if options.compare is None:
+        reasons.found["paired"] = "no other score was named (--compare)"
+        return None
+    return case_analysis.paired(cases, plan, options.compare, reasons)
+
+
+def _operating_point(cases: Cases, plan: Plan, reasons: Reasons) -> OperatingPoint | None:
+    if plan.threshold is None:
+        reasons.found["operating_point"] = "no threshold was named (--threshold); it is fixed before the cases are seen"
+        return None
+    return case_analysis.operating_point(cases, plan, plan.threshold, reasons)
+
+
+def _partial(cases: Cases, plan: Plan, reasons: Reasons) -> PartialAreaBlock | None:
+    if plan.false_positive_rates is None:
+        reasons.found["partial_auroc"] = "no false positive rates were named (--fpr)"
+        return None
+    return case_analysis.partial(cases, plan, *plan.false_positive_rates, reasons)
+
+
+def _probabilistic(
+    cases: Cases, plan: Plan, options: Options, read: CaseTable, reasons: Reasons
+) -> dict[str, CalibrationBlock | DecisionCurveBlock | None]:
+    """Calibration and decision curve, which need probabilities."""
+    if not cases.probabilities:
+        row = int(((cases.scores < 0) | (cases.scores > 1)).argmax())
+        reason = (
+            f"scores are not probabilities: {read.table.path.name} line {read.table.lines[row]} has "
+            f"{options.score} {cases.scores[row]:g}, outside 0 to 1"
+        )
+        reasons.found |= {"calibration": reason, "decision_curve": reason}
+        return {"calibration": None, "decision_curve": None}
+    if cases.diseased.all() or not cases.diseased.any():
+        reasons.found["decision_curve"] = "cases of one class only: nothing can be weighed"
+        return {"calibration": case_analysis.calibration(cases, plan, reasons), "decision_curve": None}
+    return {
+        "calibration": case_analysis.calibration(cases, plan, reasons),
+        "decision_curve": case_analysis.utility(cases, plan),
+    }
+
+
+# what people read ----------------------------------------------------------------------------------------------------
+
+
+def _print(document: RocDocument) -> None:
+    console = Console()
+    counts = document.counts
+    patients = "" if counts.patients is None else f" of {counts.patients} patients"
+    console.print(f"{counts.cases} cases{patients}, {counts.diseased} diseased; {document.settings['unit']}")
+    table = Shown("figure", "value", "95 % interval")
+    for name, value, ci in _figures(document):
+        table.add_row(name, _number(value), _interval(ci))
+    console.print(table)
+    if document.subgroups:
+        console.print(_subgroup_table(document))
+    for key, reason in document.undefined.items():
+        console.print(f"{key}: undefined, {reason}", style="dim", highlight=False, markup=False)
+    for note in document.notes:
+        console.print(note, style="yellow", markup=False)
+
+
+def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:
+    nothing: Interval = (None, None)
+    rows = [
+        ("AUROC", document.auroc, document.auroc_ci),
+        (f"average precision at prevalence {_number(document.prevalence)}", document.average_precision,
+         document.average_precision_ci),
+    ]  # fmt: skip
+    if (paired := document.paired) is not None:
+        rows += [
+            (f"AUROC of {paired.compare}", paired.auroc, paired.auroc_ci),
+            (f"difference (p {_number(paired.p)})", paired.difference, paired.ci),
+        ]
+    if (point := document.operating_point) is not None:
+        rows += [
+            (f"{name} at {point.threshold:g}", getattr(point, name), getattr(point, f"{name}_ci"))
+            for name in ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative", "balanced_accuracy")
+        ]
+    for fixed in document.fixed_points:
+        free = "specificity" if fixed.fixed == "sensitivity" else "sensitivity"
+        rows.append((f"{free} at {fixed.fixed} {fixed.at_least:g}", getattr(fixed, free), fixed.ci))
+    rows += [
+        (f"removable at sensitivity {row.sensitivity_target:g}, {len(row.missed)} missed", row.removable,
+         row.removable_ci)
+        for row in document.rule_out
+    ]  # fmt: skip
+    if (held := document.calibration) is not None:
+        rows += [
+            ("Brier score", held.brier, held.brier_ci),
+            ("log loss", held.log_loss, held.log_loss_ci),
+            ("calibration slope", held.slope, held.slope_ci),
+            ("calibration intercept", held.intercept, held.intercept_ci),
+            ("ECE, equal width", held.ece, nothing),
+            ("ECE, equal counts", held.ece_adaptive, nothing),
+            ("Spiegelhalter p", held.spiegelhalter_p, nothing),
+        ]
+    return rows
+
+
+def _subgroup_table(document: RocDocument) -> Shown:
+    table = Shown("subgroup", "cases", "diseased", "AUROC", "95 % interval", "sensitivity", "specificity")
+    for group in document.subgroups:
+        cells: Sequence[str] = ("too few", "", "", "") if group.too_few else (
+            _number(group.auroc), _interval(group.auroc_ci), _number(group.sensitivity), _number(group.specificity)
+        )  # fmt: skip
+        table.add_row(f"{group.column} {group.value}", str(group.cases), str(group.diseased), *cells)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _interval(ci: Interval) -> str:
+    low, high = ci
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
