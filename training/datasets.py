@@ -84,23 +84,25 @@ def audit(folder: Path, reader: str, side: int, out: Path | None) -> None:
 
 
 @data.command("import")
-@click.argument("kind", type=click.Choice(("nih", "vindr", "mias")))
+@click.argument("kind", type=click.Choice(("nih", "vindr", "mias", "cbis")))
 @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--classes", help="vindr: findings that count as the lesion, separated by commas.")
 def import_(kind: str, source: Path, target: Path, classes: str | None) -> None:
     """Bring a public set from SOURCE, as its makers publish it, into a layout that readers know, at TARGET."""
+    from training.cbis_ddsm import import_cbis
     from training.errors import TrainingError
     from training.public_sets import OPACITIES, import_mias, import_nih, import_vindr
 
+    others = {"nih": import_nih, "mias": import_mias, "cbis": import_cbis}
     try:
         if kind == "vindr":
             films = import_vindr(source, target, classes=classes.split(",") if classes else OPACITIES)
         else:
-            films = (import_nih if kind == "nih" else import_mias)(source, target)
+            films = others[kind](source, target)
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    reader = {"nih": "nih-chest", "vindr": "csv", "mias": "mini-mias"}[kind]
+    reader = {"nih": "nih-chest", "vindr": "csv", "mias": "mini-mias", "cbis": "csv"}[kind]
     click.echo(f"{films} films; check them: radnode data manifest {target} --reader {reader}")
 
 
@@ -135,3 +137,26 @@ def cross_validation(model: str, folder: Path, dataset: Path, out: Path, folders
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{record.model}: {record.cases} cases of {record.dataset} in {out}")
+
+
+@data.command("training-list")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
+@click.option("--reader", help="Layout of the data set, for films: nih-chest, mini-mias, csv, coco.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe of the model, for CT sets.")
+def training_list(folder: Path, data_folder: Path, reader: str | None, recipe: Path | None) -> None:
+    """Give the model in FOLDER, released without one, the list of digests of what it learnt from.
+
+    Evaluations refuse cases of that list. The data set must be the one that the card names by its digest.
+    """
+    from training.errors import TrainingError
+    from training.manifest import add_to_card, taught_files
+    from training.manifest import training_list as listed
+
+    if (reader is None) == (recipe is None):
+        raise click.UsageError("give --reader for films or --recipe for CT")
+    try:
+        card = add_to_card(folder, listed(taught_files(folder, data_folder, reader=reader, recipe=recipe)))
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{card.reference}: model digest {card.model_digest}, unchanged")

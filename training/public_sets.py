@@ -41,7 +41,7 @@ def import_nih(source: Path, target: Path) -> int:
     rsna = _rsna(source)
     pictures = {path.name: path for path in source.rglob("*.png")}
     films, boxes = [], []
-    for row in _table(
+    for row in read_rows(
         _one(source, "Data_Entry_2017*.csv"), ("Image Index", "Finding Labels", "Patient ID", "View Position")
     ):
         image = row["Image Index"]
@@ -65,13 +65,13 @@ def import_nih(source: Path, target: Path) -> int:
         if read:
             boxes += [_row(image, "Lung Opacity", corners, "RSNA") for corners in read[2]]
     known = {film["image"] for film in films}
-    for row in _table(_one(source, "BBox_List_2017.csv"), ("Image Index", "Finding Label")):
+    for row in read_rows(_one(source, "BBox_List_2017.csv"), ("Image Index", "Finding Label")):
         if row["Image Index"] in known:
             numbers = list(row.values())[2:6]  # the header splits "[x,y,w,h]" over four columns
             boxes.append(_row(row["Image Index"], row["Finding Label"], numbers, "NIH BBox_List_2017"))
     _links(target / "images", [pictures[image] for image in sorted(known)])
-    write_whole(target / "labels.csv", _csv(films))
-    write_whole(target / "boxes.csv", _csv(boxes))
+    write_whole(target / "labels.csv", csv_text(films))
+    write_whole(target / "boxes.csv", csv_text(boxes))
     return len(films)
 
 
@@ -80,8 +80,8 @@ def _rsna(source: Path) -> dict[str, tuple[str, str, list[Sequence[str]]]]:
     mappings = sorted(source.rglob("*mappings_2018.json"))
     if not mappings:
         return {}
-    labels = _table(_one(source, "stage_2_train_labels.csv"), ("patientId", "x", "y", "width", "height"))
-    classes = _table(_one(source, "stage_2_detailed_class_info.csv"), ("patientId", "class"))
+    labels = read_rows(_one(source, "stage_2_train_labels.csv"), ("patientId", "x", "y", "width", "height"))
+    classes = read_rows(_one(source, "stage_2_detailed_class_info.csv"), ("patientId", "class"))
     class_of = {row["patientId"]: row["class"] for row in classes}
     boxes: defaultdict[str, list[Sequence[str]]] = defaultdict(list)
     for row in labels:
@@ -111,7 +111,7 @@ def import_vindr(source: Path, target: Path, *, classes: Sequence[str] = OPACITI
         raise DataError(f"{source} holds no annotations_train.csv")
     pictures = {path.stem: path for path in source.rglob("*.dic*m")}
     of_film: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
-    for row in _table(named[0], ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")):
+    for row in read_rows(named[0], ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")):
         if row["image_id"] in pictures:
             of_film[row["image_id"]].append(row)
     films, boxes = [], []
@@ -125,8 +125,8 @@ def import_vindr(source: Path, target: Path, *, classes: Sequence[str] = OPACITI
         films.append({"image": image, "patient": name, "reading": reading})
         boxes += [_shape(image, box) for box in agreed]
     _links(target / "images", [pictures[name] for name in sorted(of_film)])
-    write_whole(target / "films.csv", _csv(films))
-    write_whole(target / "boxes.csv", _csv(boxes, head=("image", "x", "y", "w", "h")))
+    write_whole(target / "films.csv", csv_text(films))
+    write_whole(target / "boxes.csv", csv_text(boxes, head=("image", "x", "y", "w", "h")))
     about = 'negatives = ["normal", "other"]\nstandard = "Reference standard: boxes of two or more radiologists."\n'
     write_whole(target / "set.toml", about)
     return len(films)
@@ -182,7 +182,7 @@ def import_mias(source: Path, target: Path) -> int:
             content = io.BytesIO()
             picture.save(content, "PNG")
         write_whole(target / "images" / name, content.getvalue())
-    write_whole(target / "lesions.csv", _csv(rows))
+    write_whole(target / "lesions.csv", csv_text(rows))
     return len(names)
 
 
@@ -207,7 +207,14 @@ def _one(source: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def _table(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a maker's table.
+
+    Raises
+    ------
+    DataError
+        If it lacks one of the columns `needed`.
+    """
     with file.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines, restval="")
         rows = [{str(name): value for name, value in row.items() if isinstance(value, str)} for row in reader]
@@ -216,7 +223,8 @@ def _table(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def _csv(rows: Iterable[Mapping[str, str]], head: Sequence[str] = ()) -> str:
+def csv_text(rows: Iterable[Mapping[str, str]], head: Sequence[str] = ()) -> str:
+    """A table with the columns of its first row, or of `head` where there may be no row."""
     rows = list(rows)
     lines = io.StringIO()
     writer = csv.DictWriter(lines, fieldnames=list(head or (rows[0] if rows else ())), lineterminator="\n")
@@ -244,8 +252,14 @@ def _shape(image: str, box: Box) -> dict[str, str]:
 
 
 def _links(folder: Path, files: Sequence[Path]) -> None:
+    link_all(folder, {file.name: file for file in files})
+
+
+def link_all(folder: Path, files: Mapping[str, Path]) -> None:
+    """Link each file below `folder` by the name it is to have; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        link = folder / file.name
+    for name, file in files.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink() and not link.exists():
             link.symlink_to(file.resolve())
