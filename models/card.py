@@ -148,6 +148,16 @@ class IntendedUse(CardPart):
     statement: Text
 
 
+class TrainingFiles(CardPart):
+    """A table beside the card with the digest of every training file and of every picture in it after decoding.
+
+    An evaluation refuses cases that are in it; digests alone tell neither names nor patients.
+    """
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: Sha256
+
+
 class TrainingData(CardPart):
     """What the weights were made from."""
 
@@ -157,6 +167,7 @@ class TrainingData(CardPart):
     films: int = Field(ge=0)
     patients: int = Field(ge=0)
     manifest_sha256: Sha256 = Field(description="digest of the list of training files and their digests")
+    files: TrainingFiles | None = Field(default=None, description="null: an evaluation cannot tell training files")
 
 
 class Figure(CardPart):

@@ -63,6 +63,21 @@ class InstalledModel:
             return None
         return _named(self.folder, guard.file, guard.sha256, self.card.reference)
 
+    def training_list(self) -> bytes | None:
+        """The table of training files that the card names, exactly the bytes of its sha256; None for a card without.
+
+        Serving does not need it, so an installed model may lack it.
+
+        Raises
+        ------
+        WeightsError
+            If the file is absent, a link, or altered.
+        """
+        files = self.card.training.files
+        if files is None:
+            return None
+        return _named(self.folder, files.file, files.sha256, self.card.reference)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:

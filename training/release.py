@@ -28,6 +28,7 @@ from training.errors import RecipeError, TrainingError
 from training.export import ONNX_FILE, TORCH_FILE, Parity
 from training.figures import SEED, Evaluation
 from training.files import write_whole
+from training.manifest import TRAINING_LIST_FILE, named, training_list
 from training.operating import Operating, lesion_rule, picture_rule
 from training.recipe import Recipe
 from training.report import report
@@ -126,6 +127,8 @@ def write_release(made: Made, draft: Mapping[str, object], folder: Path) -> Mode
     ReleaseError
         If the network has learnt nothing, unless the card says that it is a demonstration.
     """
+    taught = (film.path for film in made.read.films if film.teaches is not Teaches.NOTHING)
+    write_whole(folder / TRAINING_LIST_FILE, training_list(taught))
     card = build_card(made, draft, folder)
     if made.evaluation.notes and card.identity.use is not Use.DEMONSTRATION:
         raise ReleaseError("the model is not released: " + "; ".join(made.evaluation.notes))
@@ -142,7 +145,7 @@ def write_release(made: Made, draft: Mapping[str, object], folder: Path) -> Mode
 
 
 def build_card(made: Made, draft: Mapping[str, object], folder: Path) -> ModelCard:
-    """The card: the draft and what was measured. Weights are read from `folder` for their digests."""
+    """The card: the draft and what was measured. Weights and the list of training files are read from `folder`."""
     recipe, served = made.recipe, made.evaluation.served
     taught = [film for film in made.read.films if film.teaches is not Teaches.NOTHING]
     chosen_on = f"on the out-of-fold scores of all {len(made.evaluation.judged)} judged films"
@@ -177,6 +180,7 @@ def build_card(made: Made, draft: Mapping[str, object], folder: Path) -> ModelCa
                 "films": len(taught),
                 "patients": len({film.patient for film in taught}),
                 "manifest_sha256": made.manifest_sha256,
+                "files": named((folder / TRAINING_LIST_FILE).read_text(encoding="utf-8")),
             },
             "evaluation": {"method": _method(made), "command": made.command, "figures": made.evaluation.figures},
         }

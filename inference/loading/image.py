@@ -82,11 +82,7 @@ def load_film(path: Path, *, limits: LoadLimits = _LIMITS) -> Image:
     OSError
         When the file cannot be opened or the disk fails.
     """
-    with path.open("rb") as file, refusing(Reason.UNREADABLE), PIL.Image.open(file, formats=_FILM_FORMATS) as picture:
-        if picture.width * picture.height > limits.max_pixels:
-            raise Refused(Reason.TOO_LARGE, f"{picture.height} x {picture.width} pixels")
-        lossy = picture.format == "JPEG"
-        values, bits = _film_values(picture)
+    values, bits, lossy = _read_film(path, limits)
     parameters = GreyParameters()
     digest = pixel_digest(values, parameters, None)
     uid = f"2.25.{int(digest[:32], 16)}"
@@ -102,6 +98,19 @@ def load_film(path: Path, *, limits: LoadLimits = _LIMITS) -> Image:
         lossy=lossy,
     )
     return _image(header, values, parameters, None)
+
+
+def film_values(path: Path, *, limits: LoadLimits = _LIMITS) -> NDArray[np.int32]:
+    """The pixel values (rows, columns) of a JPEG or PNG film, as `load_film` takes them."""
+    return _read_film(path, limits)[0]
+
+
+def _read_film(path: Path, limits: LoadLimits) -> tuple[NDArray[np.int32], int, bool]:
+    """Values, their bits, and whether the file was compressed with loss."""
+    with path.open("rb") as file, refusing(Reason.UNREADABLE), PIL.Image.open(file, formats=_FILM_FORMATS) as picture:
+        if picture.width * picture.height > limits.max_pixels:
+            raise Refused(Reason.TOO_LARGE, f"{picture.height} x {picture.width} pixels")
+        return *_film_values(picture), picture.format == "JPEG"
 
 
 def _film_values(picture: PIL.Image.Image) -> tuple[NDArray[np.int32], int]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval import volumes
 from inference.images import Volume
 from training.errors import DataError
 
@@ -66,43 +66,17 @@ class CtCase:
 
 
 def read_itk(path: Path) -> Volume:
-    """A volume in Hounsfield units from a file that SimpleITK knows (mhd with raw or zraw, NIfTI, NRRD).
-
-    The file's frame is LPS, to which the library turns NIfTI too. Slices are put in the order of the body's long axis
-    where the file counts the other way round.
+    """A volume in Hounsfield units from a file that SimpleITK knows; see `eval.volumes.read_itk`.
 
     Raises
     ------
     DataError
         If the file cannot be read, is no volume, or its axes are not perpendicular.
     """
-    import SimpleITK
-
     try:
-        image: Any = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
-    except RuntimeError as error:
-        raise DataError(f"{path} cannot be read as a volume: is the file of voxels beside it, and whole?") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:  # noqa: PLR2004
-        raise DataError(f"{path} is no grey-scale volume")
-    voxels: NDArray[np.float32] = SimpleITK.GetArrayFromImage(image)
-    columns = np.asarray(image.GetDirection(), dtype=np.float64).reshape(3, 3)
-    axes = columns.T[::-1].copy()  # along slice, row, column
-    if np.abs(axes @ axes.T - np.eye(3)).max() > 1e-3:  # noqa: PLR2004
-        raise DataError(f"{path}: its axes are not perpendicular")
-    spacing = np.asarray(image.GetSpacing())[::-1]
-    origin = np.asarray(image.GetOrigin(), dtype=np.float64)
-    if np.cross(axes[2], axes[1]) @ axes[0] < 0:  # a left-handed stack: the last slice comes first
-        origin = origin + (len(voxels) - 1) * spacing[0] * axes[0]
-        axes[0] = -axes[0]
-        voxels = voxels[::-1]
-    return Volume(
-        voxels=np.ascontiguousarray(voxels),
-        spacing_mm=_triple(spacing),
-        origin_mm=_triple(origin),
-        direction=(_triple(axes[0]), _triple(axes[1]), _triple(axes[2])),
-        headers=(),
-        pixel_digest="",
-    )
+        return volumes.read_itk(path)
+    except volumes.VolumeError as error:
+        raise DataError(str(error)) from error
 
 
 def from_world(volume: Volume, center_mm: Sequence[float], size_mm: Sequence[float]) -> LesionBox:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +75,20 @@ def digest_of(case: CtCase) -> str:
     return digest.hexdigest()
 
 
-def _prepared(case: CtCase, spec: VolumeInput, smallest_mm: float, folder: Path) -> PreparedScan:
+def grid_digest(case: CtCase, spec: VolumeInput, smallest_mm: float) -> str:
+    """sha256 over everything that a kept grid is made from."""
     how = json.dumps([_LAYOUT, spec.model_dump(mode="json"), smallest_mm])
-    digest = hashlib.sha256((digest_of(case) + how).encode()).hexdigest()
+    return hashlib.sha256((digest_of(case) + how).encode()).hexdigest()
+
+
+def manifest_digest(digests: Mapping[str, str]) -> str:
+    """sha256 of the list of scans and their grids' digests, by name: what a card names its training data by."""
+    lines = [f"{name} {digest}" for name, digest in sorted(digests.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _prepared(case: CtCase, spec: VolumeInput, smallest_mm: float, folder: Path) -> PreparedScan:
+    digest = grid_digest(case, spec, smallest_mm)
     voxels_file, places_file = folder / f"{digest[:24]}.npy", folder / f"{digest[:24]}.npz"
     if not (voxels_file.exists() and places_file.exists()):
         _write(case, spec, smallest_mm, voxels_file, places_file)

@@ -29,6 +29,7 @@ from training.ct.recipe import CtRecipe
 from training.ct.score import ScanScore, table
 from training.errors import RecipeError
 from training.files import write_whole
+from training.manifest import TRAINING_LIST_FILE, named, training_list
 from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, ReleaseError, model_folder, read_draft
 from training.toml import to_toml
 from training.volume_guard import write_volume_guard
@@ -89,9 +90,12 @@ def release(
             "figures": counts,
         }
         digest = hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
+        files = training_list(path for scan in scans for path in scan.case.files)
+        write_whole(folder / TRAINING_LIST_FILE, files)
         card = _card(
             recipe, draft, weights_sha256=digest, manifest_sha256=manifest_sha256, evaluation=evaluation, scans=scans
         )
+        card = card.model_copy(update={"training": card.training.model_copy(update={"files": named(files)})})
         seen = _evenly(scans, _GUARD_SCANS)
         volumes = (scan.case.read().volume for scan in seen)
         guard = write_volume_guard(volumes, len({scan.case.patient for scan in seen}), folder)

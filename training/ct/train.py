@@ -6,7 +6,6 @@ call left; a checkpoint made from another recipe or other scans is refused, not 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import click
 import numpy as np
 
 from models.card import ModelCard, read_card
-from training.ct.grids import PreparedScan, prepare
+from training.ct.grids import PreparedScan, manifest_digest, prepare
 from training.ct.loop import CtProgress, fit
 from training.ct.readers import read_set
 from training.ct.recipe import CtRecipe, read_recipe
@@ -45,8 +44,7 @@ class Workshop:
     @property
     def manifest_sha256(self) -> str:
         """Digest of the list of scans and of their files' digests."""
-        lines = [f"{scan.case.name} {scan.digest}" for scan in sorted(self.scans, key=lambda one: one.case.name)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return manifest_digest({scan.case.name: scan.digest for scan in self.scans})
 
 
 def run(recipe_file: Path, options: Options, processes: Processes) -> Path | None:
