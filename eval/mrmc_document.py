@@ -32,6 +32,7 @@ from eval.mrmc import (
 PANEL = "panel"
 _CHI_SQUARE = "infinitely many degrees of freedom: f times numerator_df is a chi-square"
 _SEVERAL = "there are several pairs of treatments: see differences"
+_COMPONENT = "it needs more readers, treatments or cases than there are"
 _ONE = "there is one treatment: nothing to compare"
 
 
@@ -197,9 +198,8 @@ class StudyBlocks:
             "cov2": error.cov2 if len(self._readers) > 1 else math.nan,
             "cov3": error.cov3 if min(len(self._treatments), len(self._readers)) > 1 else math.nan,
         }
-        reason = "it needs more readers, treatments or cases than there are"
         return Components(
-            **{name: self._reasons.number(f"components.{name}", value, reason) for name, value in found.items()}
+            **{name: self._reasons.number(f"components.{name}", value, _COMPONENT) for name, value in found.items()}
         )
 
     def _against(self, treatment: int) -> PanelComparison:
@@ -333,8 +333,8 @@ def print_study(console: Console, study: ReaderStudy) -> None:
     """Means, tests, differences, the machine against the panel, and what is undefined."""
     if study.random_readers_random_cases.means:
         console.print(means_table(study))
-    console.print(tests_table(study))
     if study.random_readers_random_cases.differences:
+        console.print(tests_table(study))
         console.print(differences_table(study))
     if study.cad:
         console.print(machine_table(study.cad))
@@ -368,8 +368,9 @@ def reasons_told(study: ReaderStudy) -> list[str]:
     """Why figures are undefined, each reason once with the first key that has it."""
     first: dict[str, str] = {}
     for key, reason in study.undefined.items():
-        first.setdefault(reason, key)
-    return [f"{key} is undefined: {reason}" for reason, key in first.items() if reason not in (_CHI_SQUARE, _SEVERAL)]
+        if reason not in (_CHI_SQUARE, _SEVERAL, _COMPONENT):
+            first.setdefault(reason, key)
+    return [f"{key} is undefined: {reason}" for reason, key in first.items()]
 
 
 def shown(value: float | None) -> str:

@@ -6,17 +6,17 @@ Obuchowski and Rockette `eval.mrmc`. Readers who give one rating a case have `ra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from eval.commands.mrmc import check_machine
+from eval.commands.mrmc import check_machine, treatment_order
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Part, Reasons
 from eval.jafroc import Figure, figure_of_merit, leave_one_out
@@ -79,17 +79,27 @@ class JafrocDocument(ReaderStudy):
     show_default=True,
     help="False positive fraction at which pcl is read and up to which alroc is taken.",
 )
+@click.option("--control", metavar="MODALITY", help="The modality that is subtracted from the others.")
 @click.option("--cad", metavar="READER", help="Compare this reader, the machine alone, with the others as a panel.")
 @json_option
-def command(truth_path: Path, marks_path: Path, fom: str, fpf: float, cad: str | None, json_to: str | None) -> None:
+def command(
+    truth_path: Path,
+    marks_path: Path,
+    fom: str,
+    fpf: float,
+    control: str | None,
+    cad: str | None,
+    json_to: str | None,
+) -> None:
     """Compare modalities, or a machine with a panel, by what readers mark and rate.
 
     A place that was not marked counts as rated minus infinity. The covariance over cases is a jackknife. Differences
-    are the first modality minus the second, modalities in order of their names.
+    are the first modality minus the second, modalities in order of their names, the control last.
     """
     try:
         truth = read_truth(truth_path)
-        document = evaluate(truth, read_marks(marks_path, truth), Figure(fom), fpf=fpf, cad=cad)
+        marks = read_marks(marks_path, truth)
+        document = evaluate(truth, marks, Figure(fom), fpf=fpf, control=control, cad=cad)
     except TableError as error:
         fail(str(error))
     if json_to is not None:
@@ -99,20 +109,27 @@ def command(truth_path: Path, marks_path: Path, fom: str, fpf: float, cad: str |
 
 
 def evaluate(
-    truth: TruthTable, marks: MarkTable, figure: Figure, *, fpf: float = _FPF, cad: str | None = None
+    truth: TruthTable,
+    marks: MarkTable,
+    figure: Figure,
+    *,
+    fpf: float = _FPF,
+    control: str | None = None,
+    cad: str | None = None,
 ) -> JafrocDocument:
     """Analyse what readers marked.
 
     Raises
     ------
     TableError
-        If `cad` is no reader of the study, or its only one.
+        If `control` is no modality, or `cad` no reader of the study or its only one.
     """
+    modalities = treatment_order(marks.table, marks.modalities, control)
     if cad is not None:
         check_machine(marks.table, cad, marks.readers)
-    study = _study(truth, marks, figure, fpf)
+    study = _study(truth, marks, modalities, figure, fpf)
     reasons = Reasons()
-    blocks = StudyBlocks(study, marks.modalities, marks.readers, cad, reasons)
+    blocks = StudyBlocks(study, modalities, marks.readers, cad, reasons)
     both, by_cases, by_readers = blocks.tests()
     why = _NO_NORMAL if truth.truth.diseased.any() else _NO_LESION
     fom = tuple(
@@ -121,7 +138,7 @@ def evaluate(
             reader=reader,
             value=reasons.number(f"fom.{modality}.{reader}", float(study.figures[i, j]), why),
         )
-        for i, modality in enumerate(marks.modalities)
+        for i, modality in enumerate(modalities)
         for j, reader in enumerate(marks.readers)
     )
     return JafrocDocument(
@@ -138,10 +155,11 @@ def evaluate(
             "weight_tolerance": WEIGHT_TOLERANCE,
             "confidence": 0.95,
             "degrees_of_freedom": "Hillis 2007",
+            "control": control,
             "cad": cad,
         },
         notes=(*truth.notes, *marks.notes),
-        treatments=tuple(marks.modalities),
+        treatments=tuple(modalities),
         readers=tuple(marks.readers),
         cases=len(truth.cases),
         diseased=int(truth.truth.diseased.sum()),
@@ -158,29 +176,21 @@ def evaluate(
     )
 
 
-def _study(truth: TruthTable, marks: MarkTable, figure: Figure, fpf: float) -> Study:
-    figures = np.asarray([
-        [
-            figure_of_merit(figure, truth.truth, marks.readings[modality, reader], fpf=fpf)
-            for reader in marks.readers
-        ]
-        for modality in marks.modalities
-    ])  # fmt: skip
-    return Study(figures=figures, covariance=_jackknife(truth, marks, figure, fpf))
-
-
-def _jackknife(truth: TruthTable, marks: MarkTable, figure: Figure, fpf: float) -> NDArray[np.float64]:
-    left_out = np.asarray([
-        [leave_one_out(figure, truth.truth, marks.readings[modality, reader], fpf=fpf) for reader in marks.readers]
-        for modality in marks.modalities
-    ])  # fmt: skip
-    return jackknife_covariance(left_out)
+def _study(truth: TruthTable, marks: MarkTable, modalities: Sequence[str], figure: Figure, fpf: float) -> Study:
+    """Figures of all readers under all modalities, and their jackknife."""
+    readings = [[marks.readings[modality, reader] for reader in marks.readers] for modality in modalities]
+    left_out = [[leave_one_out(figure, truth.truth, one, fpf=fpf) for one in row] for row in readings]
+    return Study(
+        figures=np.asarray([[figure_of_merit(figure, truth.truth, one, fpf=fpf) for one in row] for row in readings]),
+        covariance=jackknife_covariance(np.asarray(left_out)),
+    )
 
 
 def _print(document: JafrocDocument) -> None:
     console = Console()
     counts = f"{document.cases} cases, {document.diseased} diseased, {document.lesions} lesions"
-    table = RichTable(title=f"{document.figure.value}, {counts}")
+    console.print(f"{document.figure.value}, {counts}", highlight=False)
+    table = RichTable()
     table.add_column("reader")
     for modality in document.treatments:
         table.add_column(modality)

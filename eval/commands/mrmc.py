@@ -6,6 +6,7 @@ Rockette is `eval.mrmc`. Readers who mark places have `radnode eval jafroc`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +72,7 @@ class Ratings:
     readers: list[str]
     ratings: NDArray[np.float64]
     diseased: NDArray[np.bool_]
+    control: str | None = None
 
 
 @click.command(name="mrmc")
@@ -98,17 +100,31 @@ class Ratings:
     help="Resamples of cases, with --covariance bootstrap.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--control", metavar="TREATMENT", help="The treatment that is subtracted from the others.")
 @click.option("--cad", metavar="READER", help="Compare this reader, the machine alone, with the others as a panel.")
 @json_option
-def command(path: Path, covariance: str, resamples: int, seed: int, cad: str | None, json_to: str | None) -> None:
+def command(
+    path: Path,
+    covariance: str,
+    resamples: int,
+    seed: int,
+    control: str | None,
+    cad: str | None,
+    json_to: str | None,
+) -> None:
     """Compare treatments read by several readers (Obuchowski and Rockette, degrees of freedom of Hillis).
 
     Every reader must have rated every case under every treatment. Differences are the first treatment minus the
-    second, treatments in order of their names.
+    second, treatments in order of their names, the control last.
     """
     try:
-        ratings = read_ratings(path)
-        document = evaluate(ratings, CovarianceMethod(covariance), resamples=resamples, seed=seed, cad=cad)
+        document = evaluate(
+            read_ratings(path, control=control),
+            CovarianceMethod(covariance),
+            resamples=resamples,
+            seed=seed,
+            cad=cad,
+        )
     except TableError as error:
         fail(str(error))
     if json_to is not None:
@@ -117,22 +133,27 @@ def command(path: Path, covariance: str, resamples: int, seed: int, cad: str | N
         _print(document)
 
 
-def read_ratings(path: Path) -> Ratings:
-    """Read a table of ratings.
+def read_ratings(path: Path, *, control: str | None = None) -> Ratings:
+    """Read a table of ratings, treatments in order of their names and the control last.
 
     Raises
     ------
     TableError
-        If a rating is no finite number, is there twice or is missing, or a case is called diseased and not diseased.
+        If a rating is no finite number, is there twice or is missing, a case is called diseased and not diseased, or
+        there is no such control.
     """
     table = read_table(path, _COLUMNS)
     if not len(table):
         raise TableError(f"{path.name}: there is no rating below the header; give one row for each")
     table.unique("reader", "treatment", "case")
     values, truth = table.numbers("rating"), table.flags("truth")
-    treatments, treatment = _positions(table.text("treatment"))
-    readers, reader = _positions(table.text("reader"))
-    cases, case = _positions(table.text("case"))
+    names = table.text("treatment").tolist()
+    treatments = treatment_order(table, names, control)
+    treatment = _positions(names, treatments)
+    readers = natural_order(table.text("reader").tolist())
+    reader = _positions(table.columns["reader"], readers)
+    cases = natural_order(table.text("case").tolist())
+    case = _positions(table.columns["case"], cases)
     diseased = np.zeros(len(cases), dtype=np.bool_)
     diseased[case] = truth
     contradicts = np.flatnonzero(diseased[case] != truth)
@@ -142,7 +163,9 @@ def read_ratings(path: Path) -> Ratings:
     ratings[treatment, reader, case] = values
     if np.isnan(ratings).any():
         _unbalanced(table, ratings, treatments, readers, cases)
-    return Ratings(table=table, treatments=treatments, readers=readers, ratings=ratings, diseased=diseased)
+    return Ratings(
+        table=table, treatments=treatments, readers=readers, ratings=ratings, diseased=diseased, control=control
+    )
 
 
 def evaluate(
@@ -187,6 +210,7 @@ def evaluate(
             "ties": "one half",
             "confidence": 0.95,
             "degrees_of_freedom": "Hillis 2007",
+            "control": ratings.control,
             "cad": cad,
         },
         notes=ratings.table.notes,
@@ -226,11 +250,20 @@ def _covariance(ratings: Ratings, method: CovarianceMethod, *, resamples: int, s
             return bootstrap_covariance(ratings.ratings, ratings.diseased, resamples=resamples, seed=seed)
 
 
-def _positions(cells: NDArray[np.str_]) -> tuple[list[str], NDArray[np.intp]]:
-    """Names in order, and for each row which of them it has."""
-    names = natural_order(cells.tolist())
+def treatment_order(table: Table, names: Sequence[str], control: str | None) -> list[str]:
+    """Treatments in order of their names, the control last; refuses a control that is none of them."""
+    ordered = natural_order(names)
+    if control is None:
+        return ordered
+    if control not in ordered:
+        raise TableError(f"{table.path.name}: there is no '{control}' to be the control; found {', '.join(ordered)}")
+    return [*(name for name in ordered if name != control), control]
+
+
+def _positions(cells: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
+    """(rows,) place of each cell among the names."""
     place = {name: index for index, name in enumerate(names)}
-    return names, np.asarray([place[cell] for cell in cells.tolist()], dtype=np.intp)
+    return np.asarray([place[cell] for cell in cells], dtype=np.intp)
 
 
 def _contradiction(table: Table, row: int, case: NDArray[np.intp]) -> None:
@@ -255,7 +288,8 @@ def _unbalanced(
 
 def _print(document: MrmcDocument) -> None:
     console = Console()
-    table = RichTable(title=f"Area under the ROC curve, {document.cases} cases, {document.diseased} diseased")
+    console.print(f"Area under the ROC curve, {document.cases} cases, {document.diseased} diseased", highlight=False)
+    table = RichTable()
     table.add_column("reader")
     for treatment in document.treatments:
         table.add_column(treatment)

@@ -113,6 +113,23 @@ def test_a_worked_study_of_two_normal_and_two_diseased_cases() -> None:
     assert figure_of_merit(Figure.LROC, truth, reading) == 0.5
 
 
+def test_the_printed_worked_study_of_four_normal_and_five_diseased_cases_is_reproduced() -> None:
+    """Chakraborty, RJafrocFrocBook, chapter "Empirical plots from FROC data": 0.8472222 and 0.7425."""
+    truth = Truth(
+        diseased=np.arange(9) >= 4,
+        lesion_case=np.asarray([4, 5, 6, 6, 7, 7, 8, 8, 8]),
+        weight=np.asarray([1, 1, 0.1, 0.9, 0.9, 0.1, 0.3, 0.4, 0.3]),
+    )
+    reading = Reading(
+        false_mark=np.asarray([UNMARKED, 0.5, 0.7, -0.3, 1.5, *[UNMARKED] * 4]),
+        lesion=np.asarray([0.9, -0.2, 1.6, UNMARKED, 3, 2, 1, 2.5, 1]),
+    )
+    assert figure_of_merit(Figure.AFROC, truth, reading) == pytest.approx(0.8472222, abs=5e-8)
+    assert figure_of_merit(Figure.WAFROC, truth, reading) == pytest.approx(0.7425, abs=5e-8)
+    for figure in PAIRED:
+        assert figure_of_merit(figure, truth, reading) == pytest.approx(by_double_loop(figure, truth, reading))
+
+
 def test_the_lroc_curve_of_five_and_five_cases_worked_by_hand() -> None:
     """Ratings of the worked case of RJafroc's ChkLrocFoms: normals 0, 0, 0, 0, 1.42; correct 0.55, 1.20, 3.46, 2.73."""
     normal = np.asarray([0, 0, 0, 0, 1.424443])

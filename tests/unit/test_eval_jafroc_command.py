@@ -131,6 +131,15 @@ def test_a_machine_is_compared_with_the_panel_in_each_modality(files: Files) -> 
     assert len(found["random_readers_random_cases"]["means"]) == 2
 
 
+def test_the_control_is_subtracted_from_the_others(files: Files) -> None:
+    plain, turned = document(files), document(files, "--control", "A")
+    assert turned["fixed_readers"]["difference"] == pytest.approx(-plain["fixed_readers"]["difference"])
+    assert {(one["modality"], one["reader"], one["value"]) for one in turned["fom"]} == {
+        (one["modality"], one["reader"], one["value"]) for one in plain["fom"]
+    }
+    assert "no 'C' to be the control" in run(files, "--control", "C").stderr
+
+
 def test_one_modality_and_a_machine_put_their_comparison_first(files: Files) -> None:
     rewrite(files.marks, lambda lines: [line for line in lines if not line.startswith("B,")])
     found = document(files, "--cad", "AI")

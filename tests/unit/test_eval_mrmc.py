@@ -440,3 +440,16 @@ def test_ninety_five_percent_intervals_cover_and_five_percent_tests_reject_as_of
         rejected += found.p < 0.05
     assert 0.93 <= covered / trials <= 0.97
     assert rejected == trials - covered
+
+
+def test_intervals_of_a_panel_less_a_machine_of_the_same_skill_cover_as_often_as_they_say() -> None:
+    random = np.random.default_rng(21)
+    trials, covered = 1500, 0
+    for _ in range(trials):
+        ratings, diseased = roe_metz(random, readers=7)
+        machine = random.standard_normal(diseased.size) + 1.5 * diseased
+        ratings[0, 0] = machine
+        found = against_panel(jackknifed(ratings[:1], diseased), 0).random_readers_random_cases
+        estimate = found.contrasts[0].estimate
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.93 <= covered / trials <= 0.97

@@ -162,6 +162,20 @@ def test_names_that_are_numbers_stand_in_the_order_of_numbers(ratings: Path) -> 
     assert found["treatments"] == ["9", "10"]
 
 
+def test_the_control_is_subtracted_from_the_others(ratings: Path) -> None:
+    plain, turned = document(ratings), document(ratings, "--control", "A")
+    block = turned["random_readers_random_cases"]
+    assert (block["first"], block["second"]) == ("B", "A")
+    assert block["difference"] == pytest.approx(-plain["random_readers_random_cases"]["difference"])
+    assert turned["settings"]["control"] == "A"
+
+
+def test_a_control_that_is_no_treatment_is_refused(ratings: Path) -> None:
+    result = run(ratings, "--control", "C")
+    assert result.exit_code == 1
+    assert "no 'C' to be the control; found A, B" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
