@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eval.luna16 import Lesions, Marks
 
-_NEAR = 10.0  # mm or pixels: a mark this near to a lesion, or within its widest half, is about the same place
+NEAR_MM = 10.0  # a mark this near to a lesion, or within its widest half, is about the same place
 _SCANS_COMPARED = 100
 _ENOUGH = 0.5  # share of lesions near a mark from which frames are taken to agree
 _LEAST_LESIONS = 2
@@ -24,15 +24,17 @@ _TURNS = tuple(
 _Pair = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def frame_note(marks: Marks, lesions: Lesions, *, marks_name: str, truth_name: str) -> str | None:
+def frame_note(
+    marks: Marks, lesions: Lesions, *, marks_name: str, truth_name: str, near: float = NEAR_MM
+) -> str | None:
     """A sentence on what to check when hardly a lesion is near a mark, or None.
 
     Scans with both marks and lesions are compared, the first hundred of them. When at least half of their lesions are
     near a mark nothing is said. Else all 48 ways of swapping and mirroring axes are tried on the marks; one that brings
     at least half of the lesions, and twice as many as before, near a mark is named. Else, when no lesion at all is near
-    a mark, the distance between them is told.
+    a mark, the distance between them is told. `near` is in the units of the coordinates.
     """
-    pairs = list(itertools.islice(_pairs(marks, lesions), _SCANS_COMPARED))
+    pairs = list(itertools.islice(_pairs(marks, lesions, near), _SCANS_COMPARED))
     total = sum(len(reach) for _, _, reach in pairs)
     if not total:
         return None
@@ -50,22 +52,20 @@ def frame_note(marks: Marks, lesions: Lesions, *, marks_name: str, truth_name: s
         )
     if now:
         return None
-    return (
-        about
-        + f"none of {total} lesions is near a mark{_voxels(marks, lesions)}; the median lesion is "
-        + (
-            f"{np.median(_nearest(pairs)):.0f} away from the nearest mark of its scan; check that both are world "
-            "coordinates in the same units (LPS, mm), or that the detector is that bad"
-        )
+    away = np.median(_nearest(pairs))
+    return about + (
+        f"none of {total} lesions is near a mark{_voxels(marks, lesions)}; the median lesion is {away:.0f} away from the "
+        f"nearest mark of its scan; check that both are in one frame and unit (world coordinates are LPS, mm), or that "
+        f"the detector is that bad"
     )
 
 
-def _pairs(marks: Marks, lesions: Lesions) -> Iterator[_Pair]:
+def _pairs(marks: Marks, lesions: Lesions, near: float) -> Iterator[_Pair]:
     """Marks, lesions and reach of each scan that has both."""
     for scan in np.intersect1d(marks.scan, lesions.scan).tolist():
         there = lesions.scan == scan
         widest = np.nan_to_num(lesions.places.size[there]).max(axis=1) / 2
-        yield marks.places.center[marks.scan == scan], lesions.places.center[there], np.maximum(widest, _NEAR)
+        yield marks.places.center[marks.scan == scan], lesions.places.center[there], np.maximum(widest, near)
 
 
 def _near(pairs: list[_Pair], axes: tuple[int, ...], signs: tuple[float, ...]) -> int:

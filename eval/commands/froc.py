@@ -17,9 +17,9 @@ from rich.table import Table as Shown
 
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Document, Interval, Part, Reasons
-from eval.frames import frame_note
+from eval.frames import NEAR_MM, frame_note
 from eval.froc import Denominator, Detections, in_either_view, on_normal_images, per_group
-from eval.hits import Hit, hit_rule
+from eval.hits import LEAST_REACH_PX, Hit, hit_rule
 from eval.luna16 import MOST_MARKS, RESAMPLES, Matching, Performance, match, performance
 from eval.luna16_files import Scans, Tables, read_tables
 from eval.tables import TableError
@@ -180,7 +180,11 @@ def evaluate(tables: Tables, options: Options) -> FrocDocument:
     matched = _in_units(_in_views(matching.detections, tables, options), tables.scans, options)
     result = performance(matched, resamples=options.resamples, seed=options.seed)
     frames = frame_note(
-        tables.marks, tables.lesions, marks_name=tables.submission.path.name, truth_name=tables.truth.path.name
+        tables.marks,
+        tables.lesions,
+        marks_name=tables.submission.path.name,
+        truth_name=tables.truth.path.name,
+        near=2 * LEAST_REACH_PX if options.hit is Hit.MAMMOGRAPHY else NEAR_MM,
     )
     left_out = f"{result.left_out} of {options.resamples} resamples had no lesion or no unit and were left out"
     reasons = Reasons()

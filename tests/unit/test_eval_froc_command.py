@@ -146,6 +146,7 @@ def test_mammography_counts_breasts_and_finds_a_lesion_in_either_view(tmp_path: 
     assert by_view["counts"]["lesions"] == 2
     assert sensitivities(by_view)[:3] == [0, 0.5, 0.5]
     assert by_view["settings"]["resampled_unit"] == "patient"
+    assert not any("frames" in note for note in by_view["notes"])  # 100 pixels away is near
     by_case = document(tmp_path, *mammography, "--either-view", "--per", "breast", **files)
     assert by_case["counts"]["lesions"] == 1
     assert by_case["counts"]["units"] == 2
