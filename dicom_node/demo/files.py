@@ -80,6 +80,15 @@ priority = 0 # higher goes first; urgent studies gain 5 more
 modality = ["CR", "DX"]
 body_part = ["CHEST", "THORAX", "LUNG", ""] # "" because many CR readers leave Body Part Examined empty
 view = ["PA", "AP", ""]
+
+[[route]]
+name = "mammography"
+model = "mammography-lesion"
+destinations = ["{DESTINATION}"]
+allow_secondary_capture = true # the sample films are digitised and come as such; leave it out for a mammograph
+
+[route.match]
+modality = ["MG"] # views that the model is not made for end with that reason in the study
 """
 
 

