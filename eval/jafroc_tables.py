@@ -228,8 +228,10 @@ def _kind(table: Table, row: int, rating: float) -> MarkKind:
 def _lesion(table: Table, row: int, truth: TruthTable, *, diseased: bool) -> int:
     if not diseased:
         table.fault(row, "mark", "marks a lesion, but the case is not diseased; write NL, or correct the truth")
-    key = (table.columns["case"][row], table.columns["lesion"][row])
-    if key not in truth.lesions:
-        known = ", ".join(lesion for case, lesion in truth.lesions if case == key[0])
-        table.fault(row, "lesion", f"is no lesion of its case, which has {known}; name one, or write NL")
-    return truth.lesions[key]
+    name, lesion = table.columns["case"][row], table.columns["lesion"][row]
+    if (name, lesion) in truth.lesions:
+        return truth.lesions[name, lesion]
+    known = [one for case, one in truth.lesions if case == name]
+    if lesion or len(known) > 1:
+        table.fault(row, "lesion", f"is no lesion of its case, which has {', '.join(known)}; name one, or write NL")
+    return truth.lesions[name, known[0]]  # the only one need not be named

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from eval.jafroc import UNMARKED, Figure, Reading, Truth, figure_of_merit, leave_one_out, lroc_curve
+from eval.mrmc import Study, fixed_readers
+from eval.mrmc_covariance import jackknife_covariance
 
 Floats = NDArray[np.float64]
 PAIRED = tuple(figure for figure in Figure if figure not in (Figure.ALROC, Figure.PCL))
@@ -267,6 +269,33 @@ def test_the_order_of_cases_and_cases_given_twice_change_nothing(seed: int, figu
     judged = figure_of_merit(figure, truth, reading, fpf=0.4)
     assert figure_of_merit(figure, *moved, fpf=0.4) == pytest.approx(judged)
     assert figure_of_merit(figure, *twice, fpf=0.4) == pytest.approx(judged)
+
+
+def marked(random: np.random.Generator, truth: Truth, hidden: Floats) -> Reading:
+    """Marks of a reader of average skill; `hidden` is what all readers see of the lesions."""
+    cases, lesions = truth.diseased.size, truth.lesion_case.size
+    false_mark = np.where(random.random(cases) < 0.5, random.standard_normal(cases), UNMARKED)
+    lesion = 1 + 0.6 * hidden + 0.8 * random.standard_normal(lesions)
+    return Reading(false_mark=false_mark, lesion=np.where(random.random(lesions) < 0.8, lesion, UNMARKED))
+
+
+def test_ninety_five_percent_intervals_of_a_difference_of_wafroc_cover_as_often_as_they_say() -> None:
+    random = np.random.default_rng(22)
+    diseased = np.arange(140) < 70
+    lesion_case = np.concatenate([np.arange(70), np.arange(35)])  # half of the diseased have two lesions
+    weight = 1 / np.bincount(lesion_case)[lesion_case]
+    truth = Truth(diseased=diseased, lesion_case=lesion_case, weight=weight)
+    trials, covered = 1500, 0
+    for _ in range(trials):
+        hidden = random.standard_normal(lesion_case.size)
+        both = [marked(random, truth, hidden) for _ in range(2)]
+        study = Study(
+            figures=np.asarray([[figure_of_merit(Figure.WAFROC, truth, one)] for one in both]),
+            covariance=jackknife_covariance(np.asarray([[leave_one_out(Figure.WAFROC, truth, one)] for one in both])),
+        )
+        estimate = fixed_readers(study).contrasts[0].estimate
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.93 <= covered / trials <= 0.97
 
 
 def _bent(ratings: Floats) -> Floats:

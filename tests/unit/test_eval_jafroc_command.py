@@ -163,6 +163,15 @@ def test_an_unmarked_row_is_no_mark(files: Files, nothing: str) -> None:
     assert document(files)["fom"] == before["fom"]
 
 
+def test_the_only_lesion_of_a_case_need_not_be_named(files: Files) -> None:
+    before = document(files)
+    rewrite(files.marks, lambda lines: [*lines, "A,R1,d1,LL,1,9"])
+    named = document(files)
+    rewrite(files.marks, lambda lines: [*lines[:-1], "A,R1,d1,LL,,9"])
+    assert document(files)["fom"] == named["fom"]
+    assert named["fom"] != before["fom"]
+
+
 def test_a_wrong_localisation_is_a_mark_beside_the_lesion(files: Files) -> None:
     before = document(files, "--fom", "lroc")
     rewrite(files.marks, lambda lines: [*lines, *(f"A,R1,d{case},LL_IL,,99" for case in range(16))])
@@ -238,6 +247,7 @@ def test_truth_that_cannot_be_used_is_refused(
     [
         ("A,R1,x9,NL,,1", "case 'x9' is not in truth.csv"),
         ("A,R1,d0,LL,7,1", "lesion '7' is no lesion of its case, which has 1, 2"),
+        ("A,R1,d0,LL,,1", "lesion '' is no lesion of its case, which has 1, 2"),
         ("A,R1,n0,LL,1,1", "mark 'LL' marks a lesion, but the case is not diseased"),
         ("A,R1,n0,LL_IL,,1", "mark 'LL_IL' is for diseased cases"),
         ("A,R1,n0,TP,,1", "mark 'TP' is no kind of mark"),
