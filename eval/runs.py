@@ -9,6 +9,8 @@ cross-validation: each case scored by a network that saw no case of its patient)
     dataset.toml    `eval.datasets.DatasetFile`, as it was
     cases.jsonl     one `CaseRecord` a line, in the order of the manifest
     manifest.csv    case, input, sha256: every input file
+    findings.jsonl  case and canonical `Findings` of each analysed case; not there for a cross-validation
+    partial.jsonl   while a run is under way: what is done so far (`eval.keeping`)
 
 Nothing in it names a patient: case and patient keys are those of the set, which must be pseudonyms already.
 """
@@ -38,6 +40,7 @@ CASES_FILE = "cases.jsonl"
 MANIFEST_FILE = "manifest.csv"
 CARD_FILE = "card.toml"
 DATASET_FILE = "dataset.toml"
+FINDINGS_FILE = "findings.jsonl"
 
 
 class _Record(BaseModel):
@@ -134,6 +137,7 @@ class RunRecord(_Record):
     data_sha256: Sha256 = Field(description="sha256 of manifest.csv")
     card_sha256: Sha256 = Field(description="sha256 of card.toml")
     cases_sha256: Sha256 | None = Field(default=None, description="sha256 of cases.jsonl; null while it is unfinished")
+    findings_sha256: Sha256 | None = Field(default=None, description="sha256 of findings.jsonl; null: there is none")
     cases: int
     command: str = Field(description="what repeats it")
     radnode: str = Field(description="version, and the commit where it is known")
@@ -181,7 +185,14 @@ class Run:
 
 
 def write_run(
-    folder: Path, record: RunRecord, cases: Iterable[CaseRecord], *, card: str, dataset: str, manifest: str
+    folder: Path,
+    record: RunRecord,
+    cases: Iterable[CaseRecord],
+    *,
+    card: str,
+    dataset: str,
+    manifest: str,
+    findings: str | None = None,
 ) -> RunRecord:
     """Write a run that is done, each file whole, `run.json` last; returns the record with all its digests.
 
@@ -189,8 +200,8 @@ def write_run(
     ----------
     record : RunRecord
         Digests of files and the number of cases are filled in here.
-    card, dataset, manifest : str
-        Content of those files.
+    card, dataset, manifest, findings : str
+        Content of those files; None for no file of findings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [case.model_dump_json(exclude_defaults=True) for case in cases]
@@ -202,9 +213,12 @@ def write_run(
             "card_sha256": digest(card),
             "dataset_digest": digest(dataset),
             "data_sha256": digest(manifest),
+            "findings_sha256": None if findings is None else digest(findings),
         }
     )
     files = {CARD_FILE: card, DATASET_FILE: dataset, MANIFEST_FILE: manifest, CASES_FILE: text}
+    if findings is not None:
+        files[FINDINGS_FILE] = findings
     for name, content in {**files, RUN_FILE: whole.model_dump_json(indent=1) + "\n"}.items():
         write_whole(folder / name, content)
     return whole
@@ -226,6 +240,7 @@ def read_run(folder: Path) -> Run:
         DATASET_FILE: record.dataset_digest,
         MANIFEST_FILE: record.data_sha256,
         CASES_FILE: record.cases_sha256,
+        **({FINDINGS_FILE: record.findings_sha256} if record.findings_sha256 else {}),
     }
     texts = {name: _read(folder / name) for name in wanted}
     if changed := [name for name, sha256 in wanted.items() if digest(texts[name]) != sha256]:

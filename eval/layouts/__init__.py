@@ -21,14 +21,18 @@ def read_cases(dataset: DatasetFile, root: Path) -> tuple[EvalCase, ...]:
     DatasetError
         If a table is missing or cannot be understood, a case is there twice, or files are missing.
     """
-    from eval.layouts import table
+    from eval.layouts import coco, decathlon, dicom, luna16, table
 
+    readers = {
+        Layout.TABLE: table.read,
+        Layout.COCO: coco.read,
+        Layout.LUNA16: luna16.read,
+        Layout.DECATHLON: decathlon.read,
+        Layout.DICOM: dicom.read,
+    }
     if not root.is_dir():
         raise DatasetError(f"{dataset.reference}: {root} is no folder; name it with root or --root")
     try:
-        match dataset.layout:
-            case Layout.TABLE:
-                found = table.read(dataset, root)
-        return checked(found, dataset)
+        return checked(readers[dataset.layout](dataset, root), dataset)
     except TableError as error:
         raise DatasetError(f"{dataset.reference}: {error}") from error

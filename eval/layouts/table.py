@@ -18,9 +18,10 @@ from eval.cases import EvalCase
 from eval.datasets import CasesTable, DatasetFile, LesionsTable, Limit, Truth
 from eval.runs import LesionRecord
 from eval.tables import Table, TableError, read_table
+from eval.volumes import voxel_files
 
 _DICOM = frozenset({".dcm", ".dicom", ".ima", ""})
-_EXTENT = {"xywh": 2, "circle": 2, "cuboid": 3}  # from which column on the numbers of a shape are sizes
+_EXTENT = {"xywh": 2, "circle": 2, "ball": 3, "cuboid": 3}  # from which column on the numbers of a shape are sizes
 Lesions = Mapping[str, Sequence[LesionRecord]]
 
 
@@ -115,10 +116,10 @@ def _case(
 
 
 def _files(place: Path) -> tuple[Path, ...]:
-    """The file, or all files of the folder that a case names."""
+    """The file with its voxels, or all files of the folder that a case names."""
     if place.is_dir():
         return tuple(sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith(".")))
-    return (place,)
+    return voxel_files(place)
 
 
 def _verdict(
@@ -212,5 +213,5 @@ def _placed(shape: str, numbers: Sequence[float]) -> dict[str, Any]:
     if shape == "corners":
         return {"box": tuple(numbers)}
     if shape == "ball":
-        return {"center_mm": tuple(numbers[:3]), "diameter_mm": numbers[3] if numbers[3] > 0 else None}
+        return {"center_mm": tuple(numbers[:3]), "diameter_mm": numbers[3]}
     return {"center_mm": tuple(numbers[:3]), "size_mm": tuple(numbers[3:])}
