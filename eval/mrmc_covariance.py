@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-_BLOCK = 2_000_000  # comparisons of a normal with a diseased case that are held in memory at once
+_BLOCK = 5_000_000  # times that cases were drawn, held in memory at once
 
 
 class CovarianceMethod(StrEnum):
@@ -136,29 +136,33 @@ def bootstrap_covariance(
     if diseased.all() or not diseased.any():
         return np.full(shape, math.nan)
     random = np.random.default_rng(seed)
-    ill, well = int(diseased.sum()), int((~diseased).sum())
-    times_ill = random.multinomial(ill, np.full(ill, 1 / ill), size=resamples).astype(np.float64)
-    times_well = random.multinomial(well, np.full(well, 1 / well), size=resamples).astype(np.float64)
-    drawn = np.asarray([
-        _resampled_areas(row[diseased], row[~diseased], times_ill, times_well) for row in ratings.reshape(-1, cases)
-    ])  # fmt: skip
-    return _covariance(drawn).reshape(shape)
+    rows = ratings.reshape(-1, cases)
+    drawn = [_resampled_areas(rows, diseased, some, random) for some in _parts(resamples, cases)]
+    return _covariance(np.concatenate(drawn, axis=1)).reshape(shape)
+
+
+def _parts(resamples: int, cases: int) -> list[int]:
+    """Resamples in parts that fit into memory."""
+    step = max(1, _BLOCK // cases)
+    return [min(step, resamples - begin) for begin in range(0, resamples, step)]
 
 
 def _resampled_areas(
-    ill: NDArray[np.float64],
-    well: NDArray[np.float64],
-    times_ill: NDArray[np.float64],
-    times_well: NDArray[np.float64],
+    rows: NDArray[np.float64], diseased: NDArray[np.bool_], resamples: int, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(resamples,) areas when each case counts as often as it was drawn."""
-    total = np.zeros(len(times_ill))
-    step = max(1, _BLOCK // well.size)
-    for begin in range(0, ill.size, step):
-        some = slice(begin, begin + step)
-        wins = 0.5 * (np.sign(ill[some, None] - well[None, :]) + 1)
-        total += ((times_ill[:, some] @ wins) * times_well).sum(axis=1)
-    return total / (ill.size * well.size)
+    """(rows, resamples) areas when each case counts as often as it was drawn."""
+    ill, well = int(diseased.sum()), int((~diseased).sum())
+    times_ill = random.multinomial(ill, np.full(ill, 1 / ill), size=resamples)
+    times_well = random.multinomial(well, np.full(well, 1 / well), size=resamples)
+    found = np.empty((len(rows), resamples))
+    for index, row in enumerate(rows):
+        order = np.argsort(row[~diseased])
+        others = row[~diseased][order]
+        below = np.zeros((resamples, well + 1))
+        np.cumsum(times_well[:, order], axis=1, out=below[:, 1:])
+        lower, upper = (np.searchsorted(others, row[diseased], side=side) for side in ("left", "right"))
+        found[index] = (times_ill * (below[:, lower] + below[:, upper])).sum(axis=1) / (2 * ill * well)
+    return found
 
 
 def _placements(

@@ -63,7 +63,7 @@ class JafrocDocument(ReaderStudy):
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     help="Table with the columns modality, reader, case, mark (NL on no lesion, LL on a lesion, LL_IL a wrong "
-    "localisation of an LROC study), lesion and rating (any number, higher is worse; -inf or empty is no mark).",
+    "localisation of an LROC study), lesion and rating (higher is more suspicious; -inf or empty is no mark).",
 )
 @click.option(
     "--fom",

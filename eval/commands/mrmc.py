@@ -81,7 +81,7 @@ class Ratings:
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="Table with the columns reader, treatment, case, truth (0 or 1) and rating (any number, higher is worse).",
+    help="Table with the columns reader, treatment, case, truth (0 or 1) and rating (higher is more suspicious).",
 )
 @click.option(
     "--covariance",
@@ -99,7 +99,7 @@ class Ratings:
     metavar="N",
     help="Resamples of cases, with --covariance bootstrap.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--control", metavar="TREATMENT", help="The treatment that is subtracted from the others.")
 @click.option("--cad", metavar="READER", help="Compare this reader, the machine alone, with the others as a panel.")
 @json_option
