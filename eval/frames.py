@@ -54,9 +54,9 @@ def frame_note(
         return None
     away = np.median(_nearest(pairs))
     return about + (
-        f"none of {total} lesions is near a mark{_voxels(marks, lesions)}; the median lesion is {away:.0f} away from the "
-        f"nearest mark of its scan; check that both are in one frame and unit (world coordinates are LPS, mm), or that "
-        f"the detector is that bad"
+        f"none of {total} lesions is near a mark{_voxels(marks, lesions)}; the median lesion is {away:.0f} away from "
+        f"the nearest mark of its scan; check that both are in one frame and unit (world coordinates are LPS, mm), or "
+        f"that the detector is that bad"
     )
 
 

@@ -281,24 +281,28 @@ def test_no_resamples_give_no_interval_and_say_so() -> None:
     assert bare.cpm.reason == "no resamples were asked for"
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    # Sensitivity of lesions found independently, no false marks: the bootstrap of scans against the known 0.7.
-    random = np.random.default_rng(8)
-    inside = 0
-    trials = 400
-    for trial in range(trials):
-        found = np.where(random.random(150) < 0.7, 1.0, UNMARKED)
-        set_of = Detections(
-            found=found,
-            found_in=np.arange(150),
-            false_marks=np.zeros(0),
-            false_in=np.zeros(0, dtype=np.intp),
-            counted=np.ones(150),
-            clusters=np.arange(150),
-        )
-        interval = performance(set_of, rates=(1.0,), resamples=200, seed=trial).cpm
-        inside += interval.low <= 0.7 <= interval.high
-    assert 0.92 <= inside / trials <= 0.98
+def simulated(random: np.random.Generator, scans: int) -> Detections:
+    """Scans with lesions that are easy or hard together, and false marks whose scores overlap with theirs."""
+    lesions, wrong = random.poisson(1.3, scans), random.poisson(6, scans)
+    score = random.normal(1.0 + 0.7 * np.repeat(random.normal(0, 1, scans), lesions), 1.0)
+    own = np.arange(scans)
+    return Detections(
+        found=np.where(random.random(score.size) < 0.85, score, UNMARKED),
+        found_in=np.repeat(own, lesions),
+        false_marks=random.normal(-0.5, 1, int(wrong.sum())),
+        false_in=np.repeat(own, wrong),
+        counted=np.ones(scans),
+        clusters=own,
+    )
+
+
+def test_the_interval_covers_the_cpm_of_the_population_as_often_as_it_says() -> None:
+    population = performance(simulated(np.random.default_rng(1), 200_000), resamples=0).cpm.value
+    random = np.random.default_rng(11)
+    trials = 500
+    intervals = [performance(simulated(random, 150), resamples=200, seed=trial).cpm for trial in range(trials)]
+    covered = sum(one.low <= population <= one.high for one in intervals) / trials
+    assert 0.93 <= covered <= 0.97
 
 
 # What must hold for any detector
