@@ -66,7 +66,7 @@ def test_the_table_says_what_the_model_found_on_the_film_and_how_long_it_took(ra
 def test_mammograms_are_looked_at_by_the_model_for_mammograms(ran: Ran) -> None:
     for number in range(1, 5):
         said = row(ran, f"mammogram-{number}")
-        assert "ANALYSED" in said and "mammography-lesion" in " ".join(ran.text.split())
+        assert "ANALYSED" in said and "mammography-l" in said  # the name goes on in the next line of the cell
         assert list((ran.output / "results" / f"mammogram-{number}").glob("*.dcm"))
 
 
