@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as Shown
 
@@ -29,6 +30,7 @@ from eval.case_table import CaseTable, read_cases
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Interval, Reasons
 from eval.intervals import RESAMPLES
+from eval.printing import interval, number, p_value, print_remarks
 from eval.proportions import rule_out
 from eval.tables import TableError
 from eval.version import version
@@ -269,29 +271,26 @@ def _print(document: RocDocument) -> None:
     counts = document.counts
     patients = "" if counts.patients is None else f" of {counts.patients} patients"
     console.print(f"{counts.cases} cases{patients}, {counts.diseased} diseased; {document.settings['unit']}")
-    table = Shown("figure", "value", "95 % interval")
+    table = Shown("figure", "value", "95 % interval", box=SIMPLE)
     for name, value, ci in _figures(document):
-        table.add_row(name, _number(value), _interval(ci))
+        table.add_row(name, number(value), interval(ci))
     console.print(table)
     if document.subgroups:
         console.print(_subgroup_table(document))
-    for key, reason in document.undefined.items():
-        console.print(f"{key}: undefined, {reason}", style="dim", highlight=False, markup=False)
-    for note in document.notes:
-        console.print(note, style="yellow", markup=False)
+    print_remarks(console, document)
 
 
 def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:
     nothing: Interval = (None, None)
     rows = [
         ("AUROC", document.auroc, document.auroc_ci),
-        (f"average precision at prevalence {_number(document.prevalence)}", document.average_precision,
+        (f"average precision at prevalence {number(document.prevalence)}", document.average_precision,
          document.average_precision_ci),
     ]  # fmt: skip
     if (paired := document.paired) is not None:
         rows += [
             (f"AUROC of {paired.compare}", paired.auroc, paired.auroc_ci),
-            (f"difference (p {_number(paired.p)})", paired.difference, paired.ci),
+            (f"difference (p {p_value(paired.p)})", paired.difference, paired.ci),
         ]
     if (point := document.operating_point) is not None:
         rows += [
@@ -320,19 +319,10 @@ def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:
 
 
 def _subgroup_table(document: RocDocument) -> Shown:
-    table = Shown("subgroup", "cases", "diseased", "AUROC", "95 % interval", "sensitivity", "specificity")
+    table = Shown("subgroup", "cases", "ill", "AUROC", "95 % interval", "sens.", "spec.", box=SIMPLE)
     for group in document.subgroups:
         cells: Sequence[str] = ("too few", "", "", "") if group.too_few else (
-            _number(group.auroc), _interval(group.auroc_ci), _number(group.sensitivity), _number(group.specificity)
+            number(group.auroc), interval(group.auroc_ci), number(group.sensitivity), number(group.specificity)
         )  # fmt: skip
         table.add_row(f"{group.column} {group.value}", str(group.cases), str(group.diseased), *cells)
     return table
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _interval(ci: Interval) -> str:
-    low, high = ci
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
