@@ -75,7 +75,9 @@ class Table:
 
     def text(self, column: str) -> NDArray[np.str_]:
         """(rows,) cells of a column that must not be empty."""
-        return np.asarray([cell or self.fault(row, column, "is empty; fill it in or leave the row out") for row, cell in enumerate(self._cells(column))])
+        remedy = "is empty; fill it in or leave the row out"
+        cells = [cell or self.fault(row, column, remedy) for row, cell in enumerate(self._cells(column))]
+        return np.asarray(cells, dtype=np.str_)
 
     def optional_text(self, column: str) -> NDArray[np.str_]:
         """(rows,) cells of a column in which cells may be empty."""
@@ -85,7 +87,7 @@ class Table:
         """(rows,) finite numbers; with `infinite` also inf and -inf, never NaN."""
         cells = self._cells(column)
         try:
-            found = np.asarray([float(cell) for cell in cells], dtype=np.float64)
+            found = np.asarray([_float(cell) for cell in cells], dtype=np.float64)
         except ValueError:
             found = np.asarray([self._number(row, column, cell) for row, cell in enumerate(cells)], dtype=np.float64)
         wrong = np.isnan(found) if infinite else ~np.isfinite(found)
@@ -95,10 +97,11 @@ class Table:
 
     def optional_numbers(self, column: str) -> NDArray[np.float64]:
         """(rows,) numbers, NaN where the cell is empty or says that nothing is known (NA, NaN, null)."""
-        return np.asarray([
-            math.nan if cell.lower() in _EMPTY else self._number(row, column, cell)
-            for row, cell in enumerate(self._cells(column))
-        ])  # fmt: skip
+        cells = self._cells(column)
+        known = [
+            math.nan if cell.lower() in _EMPTY else self._number(row, column, cell) for row, cell in enumerate(cells)
+        ]
+        return np.asarray(known, dtype=np.float64)
 
     def flags(self, column: str) -> NDArray[np.bool_]:
         """(rows,) truth: 1 or 0, true or false, yes or no."""
@@ -139,7 +142,7 @@ class Table:
 
     def _number(self, row: int, column: str, cell: str) -> float:
         try:
-            return float(cell.replace(",", ".") if self.decimal_comma else cell)
+            return _float(cell.replace(",", ".") if self.decimal_comma else cell)
         except ValueError:
             hint = "is no number; give one or leave the row out"
             if "," in cell:
@@ -167,7 +170,7 @@ def read_table(path: Path, needed: Sequence[str], *, header: Sequence[str] | Non
         rows is no fault.
     """
     text, notes = _decoded(path)
-    first = text.partition("\n")[0]
+    first = next(iter(text.splitlines()), "")
     separator = _separator(path, first, needed) if header is None else _most(first)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -227,7 +230,28 @@ def _decoded(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         return data.decode("utf-8-sig"), ()
     except UnicodeDecodeError:
+        _refuse_mixed(path, data)
         return _as(path, data, "cp1251"), (f"{path.name}: read as Windows-1251, it is not UTF-8",)
+
+
+def _refuse_mixed(path: Path, data: bytes) -> None:
+    """Refuse a file in which some lines are UTF-8 and others are not: one of the two would be garbled."""
+    other: dict[bool, int] = {}
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.isascii():
+            other.setdefault(_is_utf8(line), number)
+    if len(other) == 2:  # noqa: PLR2004 - both kinds
+        raise TableError(
+            f"{path.name}: line {other[True]} is UTF-8, line {other[False]} is not; save the whole file as UTF-8"
+        )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as(path: Path, data: bytes, encoding: str) -> str:
@@ -255,6 +279,13 @@ def _separator(path: Path, header: str, needed: Sequence[str]) -> str:
 
 def _separator_note(path: Path, separator: str) -> tuple[str, ...]:
     return () if separator == "," else (f"{path.name}: columns are separated by {_SEPARATORS[separator]}",)
+
+
+def _float(cell: str) -> float:
+    """A number as tables write it: what Python's own spelling allows beyond that (1_000) is none."""
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
 
 
 def _short(cell: str) -> str:

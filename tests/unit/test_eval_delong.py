@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.delong import Scale, delong, unpaired_difference
+from eval.roc import partial_auroc
 from tests.conftest import missing, require_tool
 
 CASES = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=4, max_size=40).filter(
@@ -80,6 +81,11 @@ def test_the_unpaired_statistic_is_that_of_proc(proc: list[float]) -> None:
     even = np.arange(1, len(first) + 1) % 2 == 0
     halves = [delong([first[rows]], diseased[rows]) for rows in (even, ~even)]
     assert unpaired_difference(*halves).z == pytest.approx(proc[8], abs=1e-8)
+
+
+def test_the_partial_area_is_that_of_proc(proc: list[float]) -> None:
+    first, _, diseased = drawn(3)
+    assert partial_auroc(first, diseased, 0.0, 0.2).standardised == pytest.approx(proc[9], abs=1e-9)
 
 
 @given(CASES)
