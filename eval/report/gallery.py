@@ -1,0 +1,146 @@
+"""The errors of a run, case by case: missed cases, false alarms, missed lesions, false marks.
+
+Called by `eval.report.build`. Which errors are shown and what is drawn on them is decided here; making pictures is
+`eval.report.pictures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from eval.ranking import Bools
+from eval.report.case_results import Counted
+from eval.report.lesion_results import found_at_threshold
+from eval.report.marks import Matched
+from eval.report.sections import Drawn, Gallery, Shown
+from eval.runs import CaseRecord, Place, Run, Status
+
+SHOWN = 9
+_MARKS_DRAWN = 6
+
+
+def galleries(counted: Counted, matched: Matched | None, run: Run) -> tuple[Gallery, ...]:
+    """The worst first: diseased cases with the lowest score, others with the highest, and so on."""
+    judged = counted.judged
+    cases = judged.records
+    frame = _frame(cases)
+    missed = np.flatnonzero(~judged.called & judged.diseased)
+    alarms = np.flatnonzero(judged.called & ~judged.diseased & judged.analysed)
+    scores = np.where(judged.analysed, judged.scores, -np.inf)
+
+    def shown(rows: Iterable[int], image: Callable[[int], str | None] = lambda row: None) -> tuple[Shown, ...]:
+        return tuple(_shown(cases[row], run, frame, image(row), matched, row) for row in rows)
+
+    made = [
+        Gallery(kind="missed_cases", total=missed.size, shown=shown(_first(missed, scores[missed]))),
+        Gallery(kind="false_alarms", total=alarms.size, shown=shown(_first(alarms, -scores[alarms]))),
+    ]
+    if matched is not None:
+        made += _of_places(counted, matched, run, shown)
+    return tuple(made)
+
+
+def _of_places(counted: Counted, matched: Matched, run: Run, shown: Callable[..., tuple[Shown, ...]]) -> list[Gallery]:
+    """Lesions that no mark at the served threshold found, and marks at or above it that hit none."""
+    cases = counted.judged.records
+    found = found_at_threshold(matched, run, counted)
+    lost = [pair for pair, hit in zip(matched.lesions, found, strict=True) if not hit]
+    wrong = [(row, mark) for row, mark in matched.false_marks if mark.score >= (run.mark_threshold(cases[row]) or 0.0)]
+    wrong.sort(key=lambda pair: (-pair[1].score, cases[pair[0]].case))
+    return [
+        Gallery(kind="missed_lesions", total=len(lost), shown=_once(lost, shown)),
+        Gallery(kind="false_marks", total=len(wrong), shown=_once(wrong, shown)),
+    ]
+
+
+def _once(pairs: Sequence[tuple[int, Place]], shown: Callable[..., tuple[Shown, ...]]) -> tuple[Shown, ...]:
+    """Each picture once, however many of its places are errors."""
+    images: dict[tuple[int, str | None], None] = dict.fromkeys((row, place.image) for row, place in pairs)
+    kept = list(images)[:SHOWN]
+    return tuple(one for row, image in kept for one in shown([row], lambda _, image=image: image))
+
+
+def _first(
+    rows: np.ndarray[tuple[int], np.dtype[np.intp]], key: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> list[int]:
+    return [int(row) for row in rows[np.argsort(key, kind="stable")][:SHOWN]]
+
+
+def _shown(
+    case: CaseRecord,
+    run: Run,
+    frame: tuple[float, float],
+    image: str | None,
+    matched: Matched | None,
+    row: int,
+) -> Shown:
+    failure = "" if case.status is Status.ANALYSED else f"{case.status.value}: {case.reason}".rstrip(": ")
+    return Shown(
+        case=case.case,
+        image=image if image is not None else _image_of(case),
+        score=case.score,
+        threshold=run.threshold(case),
+        reading=case.reading,
+        failure=failure,
+        frame=_own_frame(case) or frame,
+        drawn=_drawn(case, run, image, matched, row),
+    )
+
+
+def _image_of(case: CaseRecord) -> str | None:
+    """The image with the strongest mark or the first lesion, where a case has several."""
+    places = [*sorted(case.marks, key=lambda mark: -mark.score), *case.lesions]
+    return next((place.image for place in places if place.image), None)
+
+
+def _drawn(case: CaseRecord, run: Run, image: str | None, matched: Matched | None, row: int) -> tuple[Drawn, ...]:
+    kept = image if image is not None else _image_of(case)
+    least = run.mark_threshold(case)
+    wrong = {id(mark) for at, mark in matched.false_marks if at == row} if matched is not None else set()
+    lesions = [
+        Drawn(box=box, kind="irrelevant" if lesion.excluded else "lesion")
+        for lesion in case.lesions
+        if (box := _flat(lesion)) is not None and lesion.image == kept
+    ]
+    marks = [
+        Drawn(box=box, kind="false_mark" if id(mark) in wrong else "mark", score=mark.score)
+        for mark in sorted(case.marks, key=lambda mark: -mark.score)
+        if (box := _flat(mark)) is not None and mark.image == kept and least is not None and mark.score >= least
+    ]
+    return (*lesions, *marks[:_MARKS_DRAWN])
+
+
+def _flat(place: Place) -> tuple[float, float, float, float] | None:
+    """Its box in the picture, or its hull in the axial plane, mm."""
+    if place.box is not None:
+        return place.box
+    if place.center_mm is None:
+        return None
+    x, y, _ = place.center_mm
+    width, height = (place.size_mm or (place.diameter_mm or 0.0,) * 3)[:2]
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _own_frame(case: CaseRecord) -> tuple[float, float] | None:
+    """Width and height of the picture, where the set tells."""
+    width, height = case.numbers.get("columns"), case.numbers.get("rows")
+    return (width, height) if width and height else None
+
+
+def _frame(cases: Sequence[CaseRecord]) -> tuple[float, float]:
+    """The smallest frame that holds every place of every case: pictures of a set are usually alike."""
+    boxes = [place.box for case in cases for place in (*case.marks, *case.lesions) if place.box is not None]
+    if not boxes:
+        return (1.0, 1.0)
+    return (max(box[2] for box in boxes), max(box[3] for box in boxes))
+
+
+def called_outcome(called: Bools, diseased: Bools, analysed: Bools) -> list[str]:
+    """TP, FN, TN or FP of each case, with the failures by their name."""
+    names = {(True, True): "TP", (False, True): "FN", (False, False): "TN", (True, False): "FP"}
+    return [
+        names[bool(call), bool(ill)] + ("" if known else " (not analysed)")
+        for call, ill, known in zip(called, diseased, analysed, strict=True)
+    ]
