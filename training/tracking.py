@@ -31,6 +31,10 @@ from training.release import CARD_FILE, FIGURES_FILE, PARITY_FILE, REPORT_FILE, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from eval.report.sections import Fact
+    from eval.report.twin import Twin
+    from eval.runs import Run
+    from models.evaluation_report import ReportFile
     from training.ct.recipe import CtRecipe
     from training.recipe import Recipe
     from training.several import Processes
@@ -191,19 +195,11 @@ class _Mlflow:
     """Records in MLflow: one run for the whole training, one nested run for each fold and the refit."""
 
     def __init__(self, folder: Path, told: Told, runs: Path) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in _NO_TELEMETRY.items()})
-        folder.mkdir(parents=True, exist_ok=True)
         self.uri, self.told, self.runs = f"sqlite:///{folder / DATABASE}", told, runs
         with _quiet():
-            from mlflow import MlflowClient
-
-            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            name = told.name
-            known = self.client.get_experiment_by_name(name)
-            where = (folder / ARTIFACTS).as_uri()
-            self.experiment = known.experiment_id if known else self.client.create_experiment(name, where)
+            self.client, self.experiment = _experiment(folder, told.name)
             self.ids: dict[str, str] = self._ids(folder)
-            self.parent = self._run(f"{name} {told.version}", "run")
+            self.parent = self._run(f"{told.name} {told.version}", "run")
             self._describe()
         self.histories: dict[str, list[Mapping[str, float | None]]] = {}
 
@@ -336,6 +332,82 @@ class _Mlflow:
     def end(self, status: str) -> None:
         """Close the run."""
         self.client.set_terminated(self.parent, status)
+
+
+def log_evaluation(folder: Path, run: Run, twin: Twin, report: ReportFile) -> tuple[str, bool]:
+    """Keep an evaluation and its report: figures of the facts label, digests, the twin without names of cases.
+
+    Returns
+    -------
+    str
+        Id of the record.
+    bool
+        Whether it is new; the same report is kept once.
+
+    Raises
+    ------
+    TrackingError
+        If MLflow is not installed or cannot keep the record.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        raise TrackingError("MLflow is not installed: pip install 'radnode[train]'")
+    folder = folder.resolve()
+    record = run.record
+    with _quiet():
+        client, experiment = _experiment(folder, record.model.partition("@")[0])
+        known = client.search_runs([experiment], f"tags.report_sha256 = '{report.sha256}'", max_results=1)
+        if known:
+            return known[0].info.run_id, False
+        tags = {
+            "task": "evaluation",
+            "kind": record.kind,
+            "model": record.model,
+            "model_digest": record.model_digest,
+            "dataset": record.dataset,
+            "dataset_digest": record.dataset_digest,
+            "data_manifest_sha256": record.data_sha256,
+            "report_sha256": report.sha256,
+            "modality": " ".join(twin.sections.intended_use.modalities),
+            "seed": str(twin.sections.statistics.seed),
+            "hardware": record.hardware,
+            "git_commit": git_commit(),
+        }
+        run_id = client.create_run(experiment, run_name=f"{record.model} on {record.dataset}", tags=tags).info.run_id
+        for fact in twin.sections.annexes.facts:
+            _log_value(client, run_id, fact)
+        digests = {name: digest_of(name) for case in run.cases for name in (case.case, case.patient)}
+        client.log_text(run_id, json.dumps(_renamed(json.loads(report.text), digests), indent=1), report.path.name)
+        client.set_terminated(run_id, "FINISHED")
+    return run_id, True
+
+
+def _renamed(value: object, digests: Mapping[str, str]) -> object:
+    """A JSON value in which every text that is one of the names is its digest; numbers and keys stay."""
+    if isinstance(value, Mapping):
+        return {key: _renamed(item, digests) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, digests) for item in value]
+    return digests.get(value, value) if isinstance(value, str) else value
+
+
+def _log_value(client: MlflowClient, run_id: str, fact: Fact) -> None:
+    if fact.value is None or fact.value.value is None:
+        return
+    for end, number in zip(("", "/low", "/high"), (fact.value.value, *fact.value.ci), strict=True):
+        if number is not None:
+            client.log_metric(run_id, f"val/{fact.key}{end}", number)
+
+
+def _experiment(folder: Path, name: str) -> tuple[MlflowClient, str]:
+    """A client of the records below `folder`, and the experiment called `name`, begun if there is none."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in _NO_TELEMETRY.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{folder / DATABASE}"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    known = client.get_experiment_by_name(name)
+    return client, known.experiment_id if known else client.create_experiment(name, (folder / ARTIFACTS).as_uri())
 
 
 @contextlib.contextmanager
