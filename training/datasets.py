@@ -115,6 +115,7 @@ def import_(kind: str, source: Path, target: Path, classes: str | None) -> None:
     required=True,
     help="The data set as an evaluation sees it (DATASET.toml); those of the shipped models lie beside their recipes.",
 )
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe of the model: needed for those of CT.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run to be written.")
 @click.option(
     "--models-folder",
@@ -123,7 +124,9 @@ def import_(kind: str, source: Path, target: Path, classes: str | None) -> None:
     multiple=True,
     help="Folder of models besides those that are shipped; may be repeated.",
 )
-def cross_validation(model: str, folder: Path, dataset: Path, out: Path, folders: tuple[Path, ...]) -> None:
+def cross_validation(
+    model: str, folder: Path, dataset: Path, recipe: Path | None, out: Path, folders: tuple[Path, ...]
+) -> None:
     """Make an evaluation run of what the folds of MODEL (NAME@VERSION) said, for `radnode eval report`."""
     from models.registry import ZOO, installed_models
     from training.errors import TrainingError
@@ -133,7 +136,12 @@ def cross_validation(model: str, folder: Path, dataset: Path, out: Path, folders
     if found is None:
         raise click.ClickException(f"{model} is not installed; radnode models list shows what is")
     try:
-        record = released_run(found.folder, folder, dataset, out)
+        if recipe is None:
+            record = released_run(found.folder, folder, dataset, out)
+        else:
+            from training.ct.evaluation_run import released_run as released_scans
+
+            record = released_scans(found.folder, folder, recipe, dataset, out)
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{record.model}: {record.cases} cases of {record.dataset} in {out}")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eval.cases import EvalCase, input_name
-from eval.datasets import DatasetError, dataset_digest, parse_dataset
+from eval.datasets import DatasetError, parse_dataset
 from eval.layouts import read_cases
 from eval.runs import (
     CaseRecord,
@@ -194,27 +194,13 @@ def write_cross_validation(
         raise DataError(f"{len(missing)} judged case(s) were not scored, the first is {missing[0]}")
     scored = [case for case in cases if case.case in said and said[case.case].fold in nested]
     label = card.labels[0].key
-    record = RunRecord(
-        kind="cross-validation",
-        model=card.reference,
-        model_digest=card.model_digest,
-        weights={weights.file: weights.sha256 for weights in card.weights},
-        label=label,
-        runtime="torch, networks of the folds",
-        dataset=dataset.reference,
-        dataset_digest=dataset_digest(dataset_text),
-        data_sha256=digest(""),  # this and the two below are those of the files, which `write_run` fills in
-        card_sha256=digest(card_text),
-        cases=len(scored),
-        command=command,
-        radnode=version(),
-        environment_sha256=digest("\n".join(environment())),
-        environment=environment(),
-        hardware=hardware(),
-        settings={"folds": len(nested), "scores": "calibrated on the other folds"},
-        notes=(NOTE,),
-        started=started,
-        finished=datetime.now(UTC),
+    record = run_record(
+        card,
+        dataset.reference,
+        command,
+        started,
+        {"folds": len(nested), "scores": "calibrated on the other folds"},
+        NOTE,
     )
     return write_run(
         out,
@@ -225,6 +211,41 @@ def write_cross_validation(
         manifest=manifest_text(
             (case.case, input_name(path, data), file_sha256(path)) for case in scored for path in case.inputs
         ),
+    )
+
+
+def run_record(
+    card: ModelCard,
+    dataset: str,
+    command: str,
+    started: datetime,
+    settings: Mapping[str, str | int | float | bool | None],
+    note: str,
+) -> RunRecord:
+    """The record of a cross-validation; number of cases and digests of files are filled in by `write_run`."""
+    later = digest("")
+    packages = environment()
+    return RunRecord(
+        kind="cross-validation",
+        model=card.reference,
+        model_digest=card.model_digest,
+        weights={weights.file: weights.sha256 for weights in card.weights},
+        label=card.labels[0].key,
+        runtime="torch, networks of the folds",
+        dataset=dataset,
+        dataset_digest=later,
+        data_sha256=later,
+        card_sha256=later,
+        cases=0,
+        command=command,
+        radnode=version(),
+        environment_sha256=digest("\n".join(packages)),
+        environment=packages,
+        hardware=hardware(),
+        settings=settings,
+        notes=(note,),
+        started=started,
+        finished=datetime.now(UTC),
     )
 
 

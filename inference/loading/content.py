@@ -21,6 +21,7 @@ from inference.loading.reading import read_data_set, refusing
 from inference.refusals import Reason
 
 _LIMITS = LoadLimits()
+_AIR_HU = -1024
 _PICTURES = frozenset({".png", ".jpg", ".jpeg"})
 
 
@@ -57,7 +58,7 @@ def values_digest(values: NDArray[np.float64] | NDArray[np.int32] | NDArray[np.f
 
     Empty when all values are alike: blank pictures are not the same picture.
     """
-    whole = np.rint(values).astype("<i4")
+    whole = np.maximum(np.rint(values).astype("<i4"), _AIR_HU)  # CT is padded with whatever lies below air
     if whole.size == 0 or whole.min() == whole.max():
         return ""
     digest = hashlib.sha256(f"{whole.shape[0]} x {whole.shape[1]}".encode())

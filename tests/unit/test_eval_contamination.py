@@ -119,3 +119,12 @@ def test_a_list_added_to_a_card_leaves_the_model_what_it_was(tmp_path: Path) -> 
     assert training_list_of(InstalledModel(card=after, folder=tmp_path)) == TrainingList(
         files=frozenset(), pictures=frozenset()
     )
+
+
+def test_the_shipped_list_of_the_ct_demonstration_is_that_of_its_slices(shared_data: Path) -> None:
+    model = ZOO / "lung-nodule-demo" / "0.1.0"
+    known = training_list_of(InstalledModel(card=read_card(model / "card.toml"), folder=model))
+    assert known is not None
+    slices = sorted((shared_data / "ct_lidc").rglob("*.dcm"))
+    assert len(slices) == 28
+    assert all(known.knows(path, "0" * 64) for path in slices)

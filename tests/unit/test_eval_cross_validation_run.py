@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import training.recipes
 from eval.roc import auroc, confusion
-from eval.runs import Run, RunError, read_run
+from eval.runs import Run, RunError, read_manifest, read_run
 from models.card import read_card
 from models.registry import ZOO
+from tests.conftest import PROJECT
+from training.ct.evaluation_run import released_run as released_scans
 from training.errors import DataError
 from training.evaluation_run import released_run
 from training.readers import read_set
 
-RECIPES = Path(next(iter(training.recipes.__path__)))
+RECIPES = PROJECT / "training" / "recipes"
 SHIPPED = {
     "chest-opacity/0.1.1": ("chest_xray_nih", "chest_opacity.dataset.toml", "nih-chest"),
     "mammography-lesion/0.1.0": ("mammography_mini_mias", "mammography_lesion.dataset.toml", "mini-mias"),
@@ -71,6 +73,33 @@ def test_a_run_whose_cases_were_changed_afterwards_is_refused(shipped: Run) -> N
             read_run(shipped.folder)
     finally:
         cases.write_text(before, encoding="utf-8")
+
+
+def test_the_counts_of_the_card_of_the_ct_demonstration_come_out_of_its_run(shared_data: Path, tmp_path: Path) -> None:
+    model = ZOO / "lung-nodule-demo" / "0.1.0"
+    recipe, dataset = (RECIPES / f"lung_nodule_demo{end}" for end in (".toml", ".dataset.toml"))
+    released_scans(model, shared_data, recipe, dataset, tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    figures = {figure.name: figure.value for figure in run.card.evaluation.figures}
+    matched = [case.matched for case in run.judged if case.matched is not None]
+    threshold = run.mark_threshold(run.cases[0])
+    assert threshold == 0.9
+    found = sum(score is not None and score >= threshold for one in matched for score in one.found)
+    false = sum(score >= threshold for one in matched for score in one.false_marks)
+    assert (found, false) == (
+        figures["real lesions marked (count)"],
+        figures["marks on no lesion (count)"],
+    )
+    assert len(read_manifest((run.folder / "manifest.csv").read_text(encoding="utf-8"))["3"]) == 64
+
+
+def test_scans_that_the_card_does_not_name_are_refused(shared_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(shared_data / "ct_lidc", tmp_path / "ct_lidc")
+    shutil.copytree(shared_data / "ct_lung_pet_ct_dx", tmp_path / "ct_lung_pet_ct_dx")
+    next((tmp_path / "ct_lung_pet_ct_dx").rglob("*.dcm")).write_bytes(b"another")
+    recipe, dataset = (RECIPES / f"lung_nodule_demo{end}" for end in (".toml", ".dataset.toml"))
+    with pytest.raises(DataError, match="not those the card names"):
+        released_scans(ZOO / "lung-nodule-demo" / "0.1.0", tmp_path, recipe, dataset, tmp_path / "run")
 
 
 def test_a_data_set_of_other_films_is_refused(shared_data: Path, tmp_path: Path) -> None:
