@@ -6,7 +6,7 @@ by `assembly`. What a model needs of an image is read again by `inference.loadin
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dicom_node.requested_side import RequestedSide
@@ -38,6 +38,8 @@ class InstanceFacts:
         Acquisition Number (0020,0012) and how many images that acquisition gave: Images in Acquisition (0020,1002).
     requested_side : str
         The side that the request names alone: L, R, U (one side, not said which), or empty.
+    accession_number : str
+        Accession Number (0008,0050): by it the radiologist's report finds the study. It stays in the ledger.
     """
 
     modality: str = ""
@@ -66,6 +68,7 @@ class InstanceFacts:
     acquisition_number: int | None = None
     images_in_acquisition: int | None = None
     requested_side: RequestedSide = RequestedSide.UNSAID
+    accession_number: str = field(default="", repr=False)  # in no log and no message
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON column."""

@@ -28,7 +28,7 @@ from models.card import PresentationIntent
 _KEYWORDS = (
     "PatientID IssuerOfPatientID PatientSex StationName Manufacturer RequestedProcedurePriority StudyPriorityID "
     "NumberOfStudyRelatedInstances ImagesInAcquisition RequestedProcedureDescription ProcedureCodeSequence "
-    "RequestAttributesSequence PerformedProcedureStepDescription"
+    "RequestAttributesSequence PerformedProcedureStepDescription AccessionNumber"
 )
 _MORE_TAGS = tuple(tag for word in _KEYWORDS.split() if (tag := tag_for_keyword(word)) is not None)
 _LIMITS = LoadLimits()
@@ -145,6 +145,7 @@ def _facts(data_set: Dataset) -> InstanceFacts:
         acquisition_number=read.integer(data_set, "AcquisitionNumber"),
         images_in_acquisition=read.integer(data_set, "ImagesInAcquisition"),
         requested_side=requested_side(_request(data_set)),
+        accession_number=read.text(data_set, "AccessionNumber"),
     )
 
 

@@ -39,7 +39,7 @@ from dicom_node.store import Store
 from dicom_node.study import NewInstance, Recorded
 from inference.engine import Analysis, StudyInput
 from inference.findings import Findings, StudyUid
-from inference.refusals import Reason, Refusal
+from inference.refusals import UNREAD, Reason, Refusal
 from models.registry import InstalledModel
 
 log = structlog.get_logger(__name__)
@@ -348,6 +348,7 @@ class Pipeline:
                     content_time=now,
                     timings_s=analysis.timings_s,
                     at=now,
+                    images_unread=sum(refusal.reason in UNREAD for _, refusal in analysis.skipped),
                 )
                 note(tx, job, Stage.INFER, f"{job.title}: {_said(analysis)}", now)
                 self._end_shadow(tx, job, owner, analysis, now)

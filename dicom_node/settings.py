@@ -11,8 +11,9 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dicom_node.assembly import AssemblyRules
 from dicom_node.delivery.archive import Destination
@@ -147,6 +148,49 @@ class WebSettings(_Section):
     """0 takes any free port and writes it into `node.json` in the data folder."""
 
 
+class MonitoringSettings(_Section):
+    """What is counted of models in service, and from when on a figure is worth a warning (`radnode monitor`)."""
+
+    time_zone: str | None = None
+    """Zone that days, weeks and months go by, such as `Europe/Moscow`; absent: the zone of this machine."""
+    late_after_s: float = Field(default=600.0, gt=0)
+    """A result is late (defect class А) so long after the last image was received; what the contract says."""
+    max_defect_share: float = Field(default=0.10, ge=0, le=1)
+    """Share of studies with any technological defect above which there is an alarm."""
+    min_studies: int = Field(default=50, ge=2)
+    """With fewer analysed studies in a period, drift is not judged."""
+    psi_notice: float = Field(default=0.10, gt=0)
+    """Population stability index of the scores against the evaluation report, from which there is a notice."""
+    psi_alarm: float = Field(default=0.25, gt=0)
+    """The same, from which there is an alarm."""
+    ks_notice_p: float = Field(default=0.01, gt=0, lt=1)
+    """p of the Kolmogorov-Smirnov test of the scores below which there is a notice."""
+    flag_rate_notice: float = Field(default=0.05, gt=0, lt=1)
+    """Change of the share of positive studies against the report, if its interval excludes 0, for a notice."""
+    flag_rate_alarm: float = Field(default=0.10, gt=0, lt=1)
+    """The same, for an alarm."""
+    cusum_drop: float = Field(default=0.10, gt=0, lt=1)
+    """Loss of sensitivity against the report that the CUSUM is set to find."""
+    cusum_false_alarm_every: float = Field(default=500.0, ge=10)
+    """Positive readings between two false alarms of the CUSUM, on average, while sensitivity is as reported."""
+
+    @model_validator(mode="after")
+    def _alarms_above_notices(self) -> Self:
+        if self.psi_notice > self.psi_alarm or self.flag_rate_notice > self.flag_rate_alarm:
+            raise ValueError("a notice must not come later than its alarm")
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError) as error:
+                raise ValueError(f"no time zone {name!r} is known here; write it as Europe/Moscow") from error
+        return name
+
+
 class LogSettings(_Section):
     """Structured logs on standard error; no patient data at any level."""
 
@@ -174,6 +218,7 @@ class Settings(_Section):
     shadow: ShadowSettings = ShadowSettings()
     delivery: DeliverySettings = DeliverySettings()
     web: WebSettings = WebSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     log: LogSettings = LogSettings()
     profile: tuple[Profile, ...] = (Profile(),)
     """Ways of writing results; destinations name one."""

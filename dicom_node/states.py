@@ -89,6 +89,22 @@ class DeliveryState(StrEnum):
     FAILED = "failed"  # permanently refused; `radnode retry` sends again
 
 
+class Reading(StrEnum):
+    """What the radiologist's report says of a study, or of one label of it: the truth that monitoring goes by."""
+
+    POSITIVE = "positive"  # the finding is there
+    NEGATIVE = "negative"  # it is not
+    UNCLEAR = "unclear"  # the report does not decide; counted, and left out of sensitivity and specificity
+
+
+class TruthSource(StrEnum):
+    """From where a reading came."""
+
+    CSV = "csv"  # a table that a person imported
+    FHIR = "fhir"  # a DiagnosticReport
+    HL7 = "hl7"  # an ORU message
+
+
 class Stage(StrEnum):
     """The stages of a study's way, as events name them (`docs/architecture.md` draws them)."""
 

@@ -258,6 +258,19 @@ class Findings:
         """Whether anything is reported: a lesion, or a finding present on an image or the study."""
         return bool(self.lesions) or any(finding.presence is Presence.PRESENT for finding in self.findings)
 
+    def of_study(self) -> tuple[Finding, ...]:
+        """One statement for each label: that about the study, else the one about its most suspicious picture.
+
+        Statements about one side are left out: their scores are calibrated for themselves.
+        """
+        whole = {one.label: one for one in self.findings if one.sop_instance_uid is None and one.laterality is None}
+        strongest: dict[str, Finding] = {}
+        for one in self.findings:
+            if one.sop_instance_uid is not None:
+                best = strongest.get(one.label, one)
+                strongest[one.label] = max(best, one, key=lambda said: said.score)
+        return tuple((strongest | whole).values())
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, floats rounded to 6 decimals, no spaces."""
         data = _ADAPTER.dump_python(self, mode="json")

@@ -43,6 +43,13 @@ class Reason(StrEnum):
     NO_ROUTE = "no_route"  # no rule and so no model for this study
 
 
+# Of an image: it was meant for the model, and could not be read. The other reasons say that it was not meant for it.
+UNREAD = frozenset(
+    {Reason.UNREADABLE, Reason.UNDECODABLE, Reason.TRANSFER_SYNTAX, Reason.NO_PIXELS, Reason.TOO_LARGE,
+     Reason.CONTRADICTION, Reason.NOT_HU, Reason.MODEL_FAILED}
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
     """One refusal: the named reason and, for the person who looks into it, what exactly was found.

@@ -241,6 +241,10 @@ def set_indexed(tx: sa.Connection, instance_id: int, facts: InstanceFacts) -> No
         .where(instance.c.id == instance_id)
         .values(state=InstanceState.INDEXED, facts=facts.to_json(), reason=None, detail=None)
     )
+    if facts.accession_number:
+        of_study = sa.select(instance.c.study_uid).where(instance.c.id == instance_id).scalar_subquery()
+        numbered = study.update().where(study.c.study_uid == of_study)
+        tx.execute(numbered.values(accession_number=facts.accession_number))
 
 
 def set_aside(

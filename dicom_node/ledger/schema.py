@@ -92,8 +92,11 @@ study = sa.Table(
     sa.Column("outcome_detail", Words, nullable=True),
     sa.Column("outcome_at", UtcTime, nullable=True),
     sa.Column("retracted_at", UtcTime, nullable=True),
+    sa.Column("accession_number", Words, nullable=True),  # by which truth from a reporting system finds the study
 )
 sa.Index("study_to_look_at", study.c.look_at)
+sa.Index("study_by_accession_number", study.c.accession_number)
+sa.Index("study_by_arrival", study.c.first_received_at)
 
 event = sa.Table(
     "event",
@@ -142,6 +145,8 @@ job = sa.Table(
     sa.Column("refusal_reason", sa.Text, nullable=True),
     sa.Column("refusal_detail", Words, nullable=True),
     sa.Column("timings_s", sa.JSON, nullable=True),
+    sa.Column("positive", sa.Boolean, nullable=True),  # anything reported; null without findings
+    sa.Column("images_unread", sa.Integer, nullable=True),  # images left out that the model should have seen
     # However often a model changes: one result of it on one revision.
     sa.Index(
         "job_once_per_revision",
@@ -157,6 +162,16 @@ job = sa.Table(
 sa.Index("job_by_state", job.c.state, job.c.role, job.c.priority, job.c.queued_at)
 sa.Index("job_by_model", job.c.model_name, job.c.model_version, job.c.finished_at)
 sa.Index("job_by_study", job.c.study_uid, job.c.revision)
+sa.Index("job_by_version_and_time", job.c.model_name, job.c.model_version, job.c.queued_at)
+
+label_score = sa.Table(
+    "label_score",
+    metadata,
+    sa.Column("job_id", _id, sa.ForeignKey("job.id"), primary_key=True),
+    sa.Column("label", sa.Text, primary_key=True),
+    sa.Column("score", sa.Float, nullable=False),  # of the statement about the study, calibrated
+    sa.Column("present", sa.Boolean, nullable=False),
+)
 
 result_set = sa.Table(
     "result_set",
@@ -170,6 +185,7 @@ result_set = sa.Table(
     sa.Column("is_current", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
 )
+sa.Index("result_set_by_job", result_set.c.job_id)
 sa.Index(
     "result_set_one_current",
     result_set.c.study_uid,
@@ -281,4 +297,26 @@ loaded_model = sa.Table(
     sa.Column("device", sa.Text, nullable=True),
     sa.Column("fault", Words, nullable=True),  # why it cannot be loaded
     sa.Column("seen_at", UtcTime, nullable=False),  # renewed with the leases; old rows are of dead workers
+)
+
+truth = sa.Table(
+    "truth",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column("study_uid", sa.Text, sa.ForeignKey("study.study_uid"), nullable=False),
+    sa.Column("label", sa.Text, nullable=False),  # key of a card's label; empty: the study as a whole
+    sa.Column("reading", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("rule", Words, nullable=False),  # what in the source decided, in words
+    sa.Column("read_at", UtcTime, nullable=False),
+    sa.Column("entered_at", UtcTime, nullable=False),
+    sa.Column("is_current", sa.Boolean, nullable=False),  # false: a later reading replaced it
+)
+sa.Index(
+    "truth_one_current",
+    truth.c.study_uid,
+    truth.c.label,
+    unique=True,
+    sqlite_where=truth.c.is_current,
+    postgresql_where=truth.c.is_current,
 )
