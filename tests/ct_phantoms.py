@@ -22,6 +22,7 @@ from inference.images import ImageHeader, Volume
 from models.card import read_card
 from models.registry import InstalledModel
 from tests.pictures import save, slice_data_set
+from tests.untrained import UNTRAINED
 
 LUNG_HU, NODULE_HU = -850.0, 40.0
 LOW_HU, HIGH_HU = -1000.0, 400.0
@@ -176,18 +177,6 @@ modalities = ["CT"]
 body_parts = ["CHEST", "LUNG"]
 accept_unknown_body_part = true
 statement = {{ en = "tests only", ru = "только для тестов" }}
-
-[training]
-description = "none: nothing is trained"
-licence = "none"
-citation = "none"
-films = 0
-patients = 0
-manifest_sha256 = "{manifest}"
-
-[evaluation]
-method = "none"
-command = "none"
 """
 
 
@@ -207,7 +196,7 @@ def install_blob_finder(
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(weights)
     kind = 'kind = "boxes"\nmin_score = 0.05' if output == "boxes" else 'kind = "heatmap"\nmin_pixels = 1'
-    card = CARD.format(
+    card = (CARD + UNTRAINED).format(
         name=name,
         use=use,
         sha256=hashlib.sha256(weights).hexdigest(),

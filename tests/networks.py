@@ -16,6 +16,7 @@ import torch
 
 from models.card import ModelCard, read_card
 from models.registry import InstalledModel
+from tests.untrained import UNTRAINED
 
 SIZE = 64
 STRIDE = 8
@@ -70,18 +71,6 @@ accept_unknown_body_part = true
 views = ["PA", "AP"]
 min_age_years = 18
 statement = {{ en = "tests only", ru = "только для тестов" }}
-
-[training]
-description = "none"
-licence = "none"
-citation = "none"
-films = 0
-patients = 0
-manifest_sha256 = "{manifest}"
-
-[evaluation]
-method = "none"
-command = "none"
 """
 
 
@@ -132,7 +121,7 @@ def install(
 def card_text(weights: tuple[bytes, bytes], *, name: str = "disc-finder", picture: bool = True) -> str:
     """The card of a disc finder."""
     onnx, torch_archive = (hashlib.sha256(data).hexdigest() for data in weights)
-    return CARD.format(
+    return (CARD + UNTRAINED).format(
         name=name,
         onnx=onnx,
         torch=torch_archive,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.card import ModelCard, read_card
+from tests.untrained import UNTRAINED
 
 SIZE = 128
 STRIDE = 8
@@ -69,18 +70,6 @@ accept_unknown_body_part = true
 views = [{views}]
 accept_unknown_view = true
 statement = {{ en = "tests only", ru = "только для тестов" }}
-
-[training]
-description = "none: nothing is trained"
-licence = "none"
-citation = "none"
-films = 0
-patients = 0
-manifest_sha256 = "{manifest}"
-
-[evaluation]
-method = "none"
-command = "none"
 """
 
 
@@ -110,7 +99,7 @@ def install_toy_model(
     home.mkdir(parents=True)
     weights = toy_network(busy_rounds, endless_on_white)
     (home / "model.onnx").write_bytes(weights)
-    card = CARD.format(
+    card = (CARD + UNTRAINED).format(
         name=name,
         version=version,
         sha256=hashlib.sha256(weights).hexdigest(),
