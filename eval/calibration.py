@@ -7,13 +7,12 @@ are measured, calibrating is training's. The unit of analysis is the row.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, xlog1py, xlogy
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from eval.delong import Z_95
@@ -22,7 +21,7 @@ from eval.proportions import wilson
 from eval.ranking import Bools, Floats
 
 BINS = 10
-Statistic = Callable[[Floats], Floats]  # of weights (resamples, cases)
+_MANY = 20_000  # cases above which the sum over a bin is as good as normal
 _STEPS, _CONVERGED, _SMALLEST_STEP = 100, 1e-10, 1e-9  # of Newton's method
 
 
@@ -36,9 +35,14 @@ def log_loss(probabilities: Floats, diseased: Bools) -> float:
 
     Infinite where a certain probability (0 or 1) was wrong: nothing is clipped.
     """
-    if not len(diseased):
-        return math.nan
-    return float(-np.mean(xlogy(diseased, probabilities) + xlog1py(~diseased, -probabilities)))
+    return float(log_losses(probabilities, diseased).mean()) if len(diseased) else math.nan
+
+
+def log_losses(probabilities: Floats, diseased: Bools) -> Floats:
+    """(cases,) -log of the probability given to what is true; infinite where a certain one was wrong."""
+    given = np.where(diseased, probabilities, 1 - probabilities)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.log(given))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,20 +232,6 @@ def expected_calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
     return sum(one.cases * abs(one.observed.value - one.mean_probability) for one in bins) / total
 
 
-def weighted_scores(probabilities: Floats, diseased: Bools) -> Statistic:
-    """Brier score and log loss (resamples, 2) of weighted cases, for `eval.resampling`."""
-    with np.errstate(divide="ignore"):
-        losses = -(xlogy(diseased, probabilities) + xlog1py(~diseased, -probabilities))
-    infinite = ~np.isfinite(losses)
-    table = np.stack([(probabilities - diseased) ** 2, np.where(infinite, 0.0, losses), infinite], axis=1)
-
-    def statistic(weights: Floats) -> Floats:
-        sums = weights @ table / weights.sum(axis=1, keepdims=True)
-        return np.stack([sums[:, 0], np.where(sums[:, 2] > 0, math.inf, sums[:, 1])], axis=1)
-
-    return statistic
-
-
 def errors_if_calibrated(
     probabilities: Floats, *, resamples: int, seed: int, bins: int = BINS
 ) -> tuple[Estimate, Estimate]:
@@ -254,14 +244,27 @@ def errors_if_calibrated(
         nothing = Estimate.undefined("no resamples were asked for")
         return nothing, nothing
     random = np.random.default_rng(seed)
-    kinds = [_equal_width(probabilities, bins), _equal_counts(probabilities, bins)]
-    drawn = np.empty((resamples, len(kinds)))
-    for row in drawn:
-        excess = (random.random(len(probabilities)) < probabilities) - probabilities
-        row[:] = [np.abs(np.bincount(inside, weights=excess)).sum() / len(probabilities) for inside in kinds]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    drawn = [
+        _drawn_errors(random, probabilities, inside, resamples)
+        for inside in (_equal_width(probabilities, bins), _equal_counts(probabilities, bins))
+    ]
     equal, adaptive = (
-        Estimate(value=float(mean), low=float(a), high=float(b))
-        for mean, a, b in zip(drawn.mean(axis=0), low, high, strict=True)
+        Estimate(value=float(one.mean()), low=float(np.percentile(one, 2.5)), high=float(np.percentile(one, 97.5)))
+        for one in drawn
     )
     return equal, adaptive
+
+
+def _drawn_errors(
+    random: np.random.Generator, probabilities: Floats, inside: NDArray[np.intp], resamples: int
+) -> Floats:
+    """(resamples,) errors of drawn truth; the excess of a bin is drawn as normal where cases are many."""
+    if len(probabilities) > _MANY:
+        spread = np.sqrt(np.bincount(inside, weights=probabilities * (1 - probabilities)))
+        excess = np.abs(random.normal(size=(resamples, len(spread))) * spread)
+        return np.asarray(excess.sum(axis=1) / len(probabilities))
+    errors = np.empty(resamples)
+    for number in range(resamples):
+        drawn = (random.random(len(probabilities)) < probabilities) - probabilities
+        errors[number] = np.abs(np.bincount(inside, weights=drawn)).sum() / len(probabilities)
+    return errors

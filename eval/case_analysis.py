@@ -7,7 +7,7 @@ patient, without one every case is its own patient. Reads no file and prints not
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -31,12 +31,12 @@ from eval.case_document import (
 from eval.clustered import clustered_areas
 from eval.delong import Areas, Scale, delong
 from eval.document import Interval, Reasons
+from eval.influence import average_precision_estimate, mean_estimate
 from eval.intervals import RESAMPLES, Estimate
 from eval.proportions import rates
 from eval.ranking import Bools, Floats, Ranking, Steps
 from eval.resampling import percentile_estimate, resampled
 from eval.roc import (
-    average_precision,
     confusion,
     partial_auroc,
     sensitivity_at_specificity,
@@ -144,7 +144,7 @@ def _area_draws(cases: Cases, plan: Plan) -> Floats:
     )
 
 
-def _draws(statistic: cal.Statistic, cases: Cases, plan: Plan) -> Floats:
+def _draws(statistic: Callable[[Floats], Floats], cases: Cases, plan: Plan) -> Floats:
     return resampled(
         statistic,
         cases.units,
@@ -177,13 +177,13 @@ def paired(cases: Cases, plan: Plan, name: str, reasons: Reasons) -> Paired:
 
 
 def precision(cases: Cases, plan: Plan) -> Estimate:
-    """Average precision with its interval from resampled patients."""
-    value = average_precision(cases.scores, cases.diseased)
-    if math.isnan(value):
-        return Estimate.undefined("there is no diseased case")
+    """Average precision with its interval: by influence on the scale of log odds, or by resampled patients."""
+    found = average_precision_estimate(cases.scores, cases.diseased, cases.patients, stratified=plan.stratified)
+    if plan.method is not Method.BOOTSTRAP or not found.defined:
+        return found
     ranking = Ranking.of(cases.scores)
     draws = _draws(lambda weights: Steps.of(ranking, cases.diseased, weights).average_precision(), cases, plan)
-    return percentile_estimate(value, draws)
+    return percentile_estimate(found.value, draws)
 
 
 def operating_point(cases: Cases, plan: Plan, threshold: float, reasons: Reasons) -> OperatingPoint:
@@ -262,11 +262,10 @@ def calibration(cases: Cases, plan: Plan, reasons: Reasons) -> CalibrationBlock:
     p, y = cases.scores, cases.diseased
     equal, adaptive = cal.equal_width_bins(p, y), cal.adaptive_bins(p, y)
     fitted = cal.recalibration(p, y, cases.patients)
-    drawn = _draws(cal.weighted_scores(p, y), cases, plan)
     test = cal.spiegelhalter(p, y)
     figures = {
-        "brier": percentile_estimate(cal.brier(p, y), drawn[:, 0]),
-        "log_loss": _log_loss(cases, drawn[:, 1]),
+        "brier": _mean((p - y) ** 2, cases, plan),
+        "log_loss": _log_loss(cases, plan),
         "slope": fitted.slope,
         "intercept": fitted.intercept,
         "in_the_large": fitted.in_the_large,
@@ -291,11 +290,19 @@ def calibration(cases: Cases, plan: Plan, reasons: Reasons) -> CalibrationBlock:
     )
 
 
-def _log_loss(cases: Cases, draws: Floats) -> Estimate:
-    value = cal.log_loss(cases.scores, cases.diseased)
-    if math.isinf(value):
+def _mean(values: Floats, cases: Cases, plan: Plan) -> Estimate:
+    """Mean over cases with its interval: by normal theory over patients, or by resampled patients."""
+    if plan.method is not Method.BOOTSTRAP:
+        return mean_estimate(values, cases.patients, cases.diseased, stratified=plan.stratified)
+    draws = _draws(lambda weights: weights @ values / weights.sum(axis=1), cases, plan)
+    return percentile_estimate(float(values.mean()), draws)
+
+
+def _log_loss(cases: Cases, plan: Plan) -> Estimate:
+    losses = cal.log_losses(cases.scores, cases.diseased)
+    if not np.isfinite(losses).all():
         return Estimate.undefined("infinite: a probability of exactly 0 or 1 was wrong")
-    return percentile_estimate(value, draws[np.isfinite(draws)])
+    return _mean(losses, cases, plan)
 
 
 def utility(cases: Cases, plan: Plan) -> DecisionCurveBlock:

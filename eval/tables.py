@@ -105,13 +105,12 @@ class Table:
 
     def flags(self, column: str) -> NDArray[np.bool_]:
         """(rows,) truth: 1 or 0, true or false, yes or no."""
-        found = []
-        for row, cell in enumerate(self._cells(column)):
-            lower = cell.lower()
-            if lower not in _TRUE and lower not in _FALSE:
-                self.fault(row, column, "is neither 1 nor 0; write 1 where it is true, else 0")
-            found.append(lower in _TRUE)
-        return np.asarray(found, dtype=np.bool_)
+        cells = self._cells(column)
+        said = {cell: cell.lower() in _TRUE for cell in set(cells)}
+        if unknown := {cell for cell in said if cell.lower() not in _TRUE | _FALSE}:
+            first = next(row for row, cell in enumerate(cells) if cell in unknown)
+            self.fault(first, column, "is neither 1 nor 0; write 1 where it is true, else 0")
+        return np.asarray([said[cell] for cell in cells], dtype=np.bool_)
 
     def unique(self, *columns: str) -> None:
         """Refuse two rows with the same cells in `columns`."""
@@ -196,7 +195,7 @@ def _table(
     before = rows.line_num
     for row in rows:
         begins, before = before + 1, rows.line_num
-        if not any(cell.strip() for cell in row):
+        if not "".join(row).strip():
             continue
         if len(row) != len(names):
             raise TableError(_width_fault(path, begins, row, len(names), separator))

@@ -94,13 +94,15 @@ class Options:
     type=click.Choice([str(one) for one in Method]),
     default=str(Method.PLAIN),
     show_default=True,
-    help="Interval of areas: DeLong (with --patient: Obuchowski 1997), the same on the logit, or resampled patients.",
+    help="Intervals by formula (of areas DeLong, with --patient Obuchowski 1997), those of areas on the logit, or all "
+    "by resampled patients.",
 )
 @click.option(
     "--bootstrap",
     "resamples",
     type=click.IntRange(min=0),
-    help=f"Resamples of patients for figures without a formula. [default: {RESAMPLES}, fewer above 50,000 rows]",
+    help="Resamples of patients, for fixed points, partial areas and --interval bootstrap. "
+    f"[default: {RESAMPLES}, fewer above 50,000 rows]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 @click.option(
@@ -202,12 +204,15 @@ def settings(plan: Plan, options: Options) -> dict[str, str | int | float | bool
     """Everything that decides the numbers."""
     formula = "Obuchowski 1997" if options.patient else "DeLong 1988"
     named = {Method.PLAIN: formula, Method.LOGIT: f"{formula}, logit", Method.BOOTSTRAP: "percentile bootstrap"}
+    boot = plan.method is Method.BOOTSTRAP
     return {
         "truth": options.truth,
         "score": options.score,
         "compare": options.compare,
         "unit": f"patient (column {options.patient})" if options.patient else "case: every row is its own patient",
         "auroc_interval": named[plan.method],
+        "average_precision_interval": "percentile bootstrap" if boot else "influence, logit",
+        "score_interval": "percentile bootstrap" if boot else "normal, over patients",
         "proportion_interval": "Clopper-Pearson" + (", effective number of cases" if options.patient else ""),
         "resamples": plan.resamples,
         "resampled": "patients, diseased and others apart" if plan.stratified else "patients, all together",
@@ -313,7 +318,7 @@ def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:
             ("calibration intercept", held.intercept, held.intercept_ci),
             ("ECE, equal width", held.ece, nothing),
             ("ECE, equal counts", held.ece_adaptive, nothing),
-            ("Spiegelhalter p", held.spiegelhalter_p, nothing),
+            (f"Spiegelhalter z (p {p_value(held.spiegelhalter_p)})", held.spiegelhalter_z, nothing),
         ]
     return rows
 

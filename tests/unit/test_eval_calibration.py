@@ -161,13 +161,15 @@ def test_the_error_of_calibrated_scores_lies_where_it_is_said_to_lie_and_that_of
     assert np.mean(above) > 0.95
 
 
-def test_weighted_scores_are_those_of_repeated_cases() -> None:
-    p, y = drawn(3, cases=30)
-    weights = np.random.default_rng(1).integers(0, 4, (5, 30)).astype(float)
-    found = cal.weighted_scores(p, y)(weights)
-    for row, drawn_row in zip(found, weights, strict=True):
-        rows = np.repeat(np.arange(30), drawn_row.astype(int))
-        assert row == pytest.approx([cal.brier(p[rows], y[rows]), cal.log_loss(p[rows], y[rows])])
+def test_with_many_cases_the_range_of_calibrated_scores_is_what_it_is_with_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p, _ = drawn(3, cases=4000)
+    drawn_truth = cal.errors_if_calibrated(p, resamples=800, seed=1)
+    monkeypatch.setattr(cal, "_MANY", 1000)
+    normal = cal.errors_if_calibrated(p, resamples=800, seed=1)
+    for one, other in zip(drawn_truth, normal, strict=True):
+        assert (one.value, one.high) == (pytest.approx(other.value, rel=0.05), pytest.approx(other.high, rel=0.08))
 
 
 # utility -------------------------------------------------------------------------------------------------------------
