@@ -15,6 +15,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from eval.contamination import training_list_of
+from eval.runs import file_sha256, read_run
 from inference.engine import Engine, EngineSettings, StudyInput
 from models.card import read_card
 from models.registry import installed_models
@@ -147,6 +149,33 @@ def test_the_records_tell_of_each_fold_and_name_no_film(trained: Path, films: Pa
     for path in kept:
         content = path.read_bytes()
         assert not any(name in content or name.decode() in path.name for name in names), path.name
+
+
+def test_a_data_sets_file_beside_the_recipe_makes_the_folds_a_run_for_evaluation(
+    trained: Path, films: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "out", tmp_path / "out")
+    for end in (".toml", ".card.toml"):
+        shutil.copy(RECIPE.with_suffix(end), tmp_path)
+    dataset = RECIPE.parents[2] / "training" / "recipes" / "chest_opacity.dataset.toml"
+    shutil.copy(dataset, tmp_path / "tiny_chest.dataset.toml")
+    ended = train(tmp_path / RECIPE.name, films, tmp_path / "out", "--stage", "report")
+    assert ended.exit_code == 0, ended.output
+    made = read_run(tmp_path / "out" / "evaluation-run")
+    card = read_card(tmp_path / "zoo" / "tiny-chest" / "0.0.1" / "card.toml")
+    assert made.record.model_digest == card.model_digest
+    figure = next(one for one in card.evaluation.figures if one.name.startswith("film sensitivity (thresholds from"))
+    positive = [case for case in made.judged if case.positive]
+    called = sum((case.score or 0) >= made.threshold(case) for case in positive)
+    assert figure.value == pytest.approx(called / len(positive), abs=5e-4)
+    assert {case.fold for case in made.cases} == {0, 1}
+
+
+def test_a_released_model_names_what_it_learnt_from(trained: Path, films: Path) -> None:
+    (model,) = installed_models([trained / "zoo"]).models.values()
+    known = training_list_of(model)
+    assert known is not None
+    assert all(known.knows(path, file_sha256(path)) for path in (films / "images").iterdir())
 
 
 def test_a_finished_run_is_not_trained_again_and_its_records_are_not_begun_anew(trained: Path, films: Path) -> None:
