@@ -34,4 +34,4 @@ def print_remarks(console: Console, document: Document) -> None:
     for key, reason in document.undefined.items():
         console.print(f"{key}: undefined, {reason}", style="dim", highlight=False, markup=False)
     for note in document.notes:
-        console.print(note, style="yellow", markup=False)
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 from pydantic import Field
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as Shown
 
@@ -366,13 +367,13 @@ def _cusum(
 def _print(document: DriftDocument) -> None:
     console = Console()
     console.print(f"{document.cases_reference} cases of reference, {document.cases_current} current")
-    table = Shown("column", "PSI", "unmoved 95 %", "moved", "KS", "p", "new values")
+    table = Shown("column", "PSI", "unmoved 95 %", "moved", "KS", "p", "new values", box=SIMPLE)
     for one in (document.score, *document.features):
         ks = ("", "") if one.kind == "category" else (number(one.ks), p_value(one.ks_p))
         psi = (number(one.psi), number(one.psi_unmoved_95))
         table.add_row(one.column, *psi, one.moved, *ks, ", ".join(one.new_values))
     console.print(table)
-    rates = Shown("share", "reference", "current", "difference", "95 % interval")
+    rates = Shown("share", "reference", "current", "difference", "95 % interval", box=SIMPLE)
     for name, rate in (("flagged", document.flag_rate), ("sensitivity", document.sensitivity)):
         if rate is not None:
             rates.add_row(

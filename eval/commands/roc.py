@@ -299,7 +299,7 @@ def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:
         ]
     if (point := document.operating_point) is not None:
         rows += [
-            (f"{name} at {point.threshold:g}", getattr(point, name), getattr(point, f"{name}_ci"))
+            (f"{name.replace('_', ' ')} at {point.threshold:g}", getattr(point, name), getattr(point, f"{name}_ci"))
             for name in ("sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative", "balanced_accuracy")
         ]
     for fixed in document.fixed_points:
