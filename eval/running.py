@@ -7,6 +7,7 @@ Called by ``radnode eval run``. What the engine is given of a case is `eval.feed
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -169,16 +170,28 @@ def _work(options: Options, bar: Bar) -> _Work:
         cases=cases,
         manifest=manifest_text(rows),
         learnt=learnt,
-        notes=_notes(known, learnt, len(cases)),
+        notes=(*_training_notes(known, learnt, len(cases)), *_twin_notes(cases, digests)),
     )
 
 
-def _notes(known: TrainingList | None, learnt: frozenset[str], cases: int) -> tuple[str, ...]:
+def _training_notes(known: TrainingList | None, learnt: frozenset[str], cases: int) -> tuple[str, ...]:
     if known is None:
         return (_NO_LIST,)
     if learnt:
         return (f"{len(learnt)} of {cases} cases are in the card's list of training files: not run, not judged.",)
     return (f"None of the {cases} cases is in the card's list of training files, by file or by picture.",)
+
+
+def _twin_notes(cases: Sequence[EvalCase], digests: Mapping[Path, str]) -> tuple[str, ...]:
+    """Cases that are one file under two names would count twice."""
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        for path in case.inputs:
+            owners[digests[path]].add(case.case)
+    twins = sorted({case for found in owners.values() if len(found) > 1 for case in found})
+    if not twins:
+        return ("No file is an input of two cases.",)
+    return (f"{len(twins)} cases share a file with another case, the first is {twins[0]}: they count twice.",)
 
 
 def _digests(cases: Sequence[EvalCase], options: Options, bar: Bar) -> dict[Path, str]:

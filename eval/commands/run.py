@@ -7,23 +7,34 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
+from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.document import Document, Source
+from eval.runs import CASES_FILE, MANIFEST_FILE, RunRecord, read_manifest
 
 if TYPE_CHECKING:
     from eval.running import Bar, Options
-    from eval.runs import RunRecord
     from models.registry import InstalledModel
 
 _TOO_MUCH_MEMORY = "the device has no memory left; the cases that are done are kept: run it again, on another device"
+
+
+class RunDocument(Document):
+    """Result of ``radnode eval run``: what the folder of the run holds."""
+
+    run: str = Field(description="name of its folder")
+    record: RunRecord
+    judged: int = Field(description="cases whose truth is known")
+    statuses: Mapping[str, int] = Field(description="cases by what became of them")
 
 
 @click.command(name="run")
@@ -170,7 +181,20 @@ def _tell(record: RunRecord, options: Options, json_to: str | None) -> None:
     done = read_run(options.out)
     counts = {str(status): number for status, number in counted(case.status for case in done.cases).items()}
     if json_to is not None:
-        write_json({"run": options.out.name, **record.model_dump(mode="json"), "statuses": counts}, json_to)
+        manifest = options.out / MANIFEST_FILE
+        files = sum(map(len, read_manifest(manifest.read_text(encoding="utf-8")).values()))
+        document = RunDocument(
+            command="radnode eval run",
+            radnode=record.radnode,
+            sources=(Source.of(options.out / CASES_FILE, record.cases), Source.of(manifest, files)),
+            settings={**record.settings, "label": record.label},
+            notes=record.notes,
+            run=options.out.name,
+            record=record,
+            judged=len(done.judged),
+            statuses=counts,
+        )
+        write_json(document.model_dump(mode="json"), json_to)
     if json_to == JSON_TO_STDOUT:
         return
     click.echo(f"{record.model} on {record.dataset}: {record.cases} cases in {options.out}")

@@ -15,8 +15,9 @@ import PIL.Image
 import pytest
 from click.testing import CliRunner
 
-from eval.commands.run import command
+from eval.commands.run import RunDocument, command
 from eval.keeping import PARTIAL_FILE, Kept
+from eval.report.marks import match_cases
 from eval.running import Options, run
 from eval.runs import CaseRecord, Run, RunError, Status, read_manifest, read_run
 from inference.engine import Engine, EngineSettings, StudyInput
@@ -172,6 +173,7 @@ def test_a_second_call_does_nothing_over_again(whole: Run, unlisted: InstalledMo
     before = (whole.folder / "cases.jsonl").stat().st_mtime_ns
     record = run(_options(unlisted, some_films, whole.folder))
     assert record == whole.record
+    assert whole.record.notes[0].startswith("The card names no list of training files")
     assert (whole.folder / "cases.jsonl").stat().st_mtime_ns == before
 
 
@@ -221,6 +223,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not(
     run(_options(unlisted, many_films, tmp_path / "whole"))
     assert _said(after.cases) == _said(read_run(tmp_path / "whole").cases)
     assert len(after.cases) == 42
+    assert "cases share a file with another case, the first is 0-" in after.record.notes[1]
     assert not partial.exists()
     kept = {case.case: case for case in after.cases}
     for name, line in done.items():  # not done over again: even the time it took is the same
@@ -293,9 +296,11 @@ def test_the_command_prints_the_record_as_json(some_films: Path, tmp_path: Path)
     ]
     result = CliRunner().invoke(command, [*arguments, "--json"])
     assert result.exit_code == 0, result.stderr
-    said = json.loads(result.stdout)
-    assert said["statuses"] == {"refused": 2, "in_training": 12}
-    assert said["model"] == "chest-opacity@0.1.1"
+    said = RunDocument.model_validate(json.loads(result.stdout))
+    assert said.statuses == {"refused": 2, "in_training": 12}
+    assert said.record.model == "chest-opacity@0.1.1"
+    assert said.judged == 2
+    assert said.notes[-1] == "No file is an input of two cases."
 
 
 @pytest.mark.parametrize(
@@ -321,3 +326,34 @@ def test_a_folder_that_holds_something_else_is_not_written_into(
     (tmp_path / "letter.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="is not empty and holds no run"):
         run(_options(unlisted, some_films, tmp_path))
+
+
+def test_marks_and_lesions_of_a_study_of_several_films_name_their_film(
+    unlisted: InstalledModel, whole: Run, some_films: Path, tmp_path: Path
+) -> None:
+    chosen = [case for case in whole.cases if case.status is Status.ANALYSED and case.lesions][:2]
+    root = tmp_path / "set"
+    root.mkdir()
+    boxes = ["study,file,x0,y0,x1,y1"]
+    for case in chosen:
+        dx = write_dx(some_films / "films" / case.case, root, study_uid="1.2.3.4", view=case.traits["view"])
+        for lesion in case.lesions:
+            assert lesion.box is not None
+            boxes.append(",".join(["1.2.3.4", dx.name, *(str(edge) for edge in lesion.box)]))
+    (root / "boxes.csv").write_text("\n".join(boxes) + "\n", encoding="utf-8")
+    text = SET.split("[cases]")[0].replace('"table"', '"dicom"').replace('"film"', '"study"')
+    text = text.replace('subgroups = ["view"]\n', "") + (
+        '[[lesions]]\nfile = "boxes.csv"\ncase = "study"\nimage = "file"\nshape = "corners"\n'
+        'columns = ["x0", "y0", "x1", "y1"]\n'
+    )
+    (root / "dataset.toml").write_text(text, encoding="utf-8")
+    run(_options(unlisted, root, tmp_path / "run"))
+    study = read_run(tmp_path / "run")
+    (found,) = study.cases
+    assert (found.case, found.positive) == ("1.2.3.4", True)
+    assert len({mark.image for mark in found.marks}) == 2
+    assert {lesion.image for lesion in found.lesions} == {mark.image for mark in found.marks}
+    assert found.score == max(case.score or 0 for case in chosen)
+    as_one = match_cases([found], "opacity", study.dataset.rules).detections.found
+    apart = match_cases(chosen, "opacity", study.dataset.rules).detections.found
+    assert sorted(as_one) == sorted(apart)
