@@ -125,7 +125,10 @@ def pair(first: Run, second: Run, *, common: bool = False) -> Pair:
     others = {case.case: case for case in second.judged}
     kept = [name for name in names if name in others and name in alike]
     if not kept:
-        raise RunError(f"{first.folder.name} and {second.folder.name} judged no case in common: nothing can be paired")
+        raise RunError(
+            f"{first.folder.name} and {second.folder.name} judged no case in common: nothing can be paired; a case is "
+            "judged where the data set tells its truth"
+        )
     mine = {case.case: case for case in first.judged}
     _check_truth([(mine[name], others[name]) for name in kept])
     judged = _among(first, kept), _among(second, kept)
