@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.cases import EvalCase, band
-from eval.datasets import DatasetError, Words, in_language, parse_dataset, read_dataset
+from eval.datasets import DatasetError, Margins, Words, in_language, parse_dataset, read_dataset
 from eval.layouts import read_cases
 from models.codes import Text
 from tests.conftest import PROJECT
@@ -394,3 +396,11 @@ def test_words_in_one_language_are_the_same_in_both() -> None:
     words: Words = "one reader"
     assert in_language(words, "ru") == "one reader"
     assert in_language(Text(en="yes", ru="да"), "ru") == "да"
+
+
+def test_the_examples_of_the_page_are_what_they_say() -> None:
+    page = (PROJECT / "docs" / "howto" / "evaluate-a-model.md").read_text(encoding="utf-8")
+    shortest, tables, margins = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert parse_dataset(shortest, "page").unit == "view"
+    assert parse_dataset(shortest.replace('"dicom"', '"table"') + tables, "page").lesions[0].shape == "xywh"
+    assert Margins.model_validate(tomllib.loads(margins)).auroc == 0.05
