@@ -15,8 +15,9 @@ from eval.report.build import CASES_FILE, Report, build
 from eval.report.faults import ReportError
 from eval.report.inputs import read_inputs
 from eval.report.language import LANGUAGES, Language
+from eval.report.statements import STATEMENTS_FILE
 from eval.report.twin import Twin
-from eval.runs import write_whole
+from eval.runs import RunError, read_run, write_whole
 from models.evaluation_report import REPORT_FILE, REPORT_FOLDER
 from models.registry import ZOO
 
@@ -37,10 +38,11 @@ from models.registry import ZOO
 )
 @click.option("--pdf/--no-pdf", default=True, show_default=True, help="Print the pages as PDF, too.")
 @click.option(
-    "--models",
+    "--models-folder",
+    "models",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     multiple=True,
-    help="Folder of installed models, may be repeated.  [default: the models that are shipped]",
+    help="Folder of models besides those that are shipped; may be repeated.",
 )
 @click.option(
     "--images",
@@ -57,6 +59,7 @@ from models.registry import ZOO
     type=click.DateTime(["%Y-%m-%d"]),
     help="Date of the report, UTC: with it the same inputs give the same bytes.  [default: today]",
 )
+@click.option("--draft", is_flag=True, help="Write report.toml into the run's folder, to be filled in, and no report.")
 @json_option
 def command(
     run: Path,
@@ -67,6 +70,7 @@ def command(
     images: Path | None,
     statements: Path | None,
     date: datetime | None,
+    draft: bool,
     json_to: str | None,
 ) -> None:
     """Make the evaluation report of RUN, a folder that `radnode eval run` wrote.
@@ -74,8 +78,11 @@ def command(
     It is not made when a section is missing, a figure has no interval, subgroups do not add up, or a threshold is not
     the one that is served: every fault is named at once.
     """
+    if draft:
+        _draft(run)
+        return
     try:
-        given = read_inputs(run, models=models or (ZOO,), statements=statements, images=images)
+        given = read_inputs(run, models=(ZOO, *models), statements=statements, images=images)
         report = build(given, created=_midnight(date))
     except ReportError as error:
         fail("The report is not built:\n" + "\n".join(f"  {fault}" for fault in error.faults))
@@ -127,6 +134,19 @@ def write_report(
     written.append(_put(folder / CASES_FILE, report.cases))
     written.append(_put(folder / REPORT_FILE, report.twin.model_dump_json(indent=1) + "\n"))
     return tuple(written)
+
+
+def _draft(run: Path) -> None:
+    from eval.report.draft import draft
+
+    file = run / STATEMENTS_FILE
+    if file.exists():
+        fail(f"{file}: is there already; what it says is not written over")
+    try:
+        write_whole(file, draft(read_run(run)))
+    except (RunError, OSError) as error:
+        fail(str(error))
+    click.echo(str(file))
 
 
 def _put(file: Path, text: str) -> Path:

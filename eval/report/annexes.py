@@ -63,8 +63,9 @@ def _row(row: _Row, missing: Collection[str]) -> Row:
 
 def _facts(sections: Sections, given: Inputs) -> tuple[Fact, ...]:
     use, data = sections.intended_use, sections.data
+    title, model = given.run.card.identity.title, given.run.record.model
     facts = [
-        Fact(key="name", text=_same(f"{given.run.card.identity.title.en} · {given.run.record.model}")),
+        Fact(key="name", text=Text(en=f"{title.en} · {model}", ru=f"{title.ru} · {model}")),
         Fact(key="purpose", text=use.statement),
         Fact(key="standing", text=_same(given.run.card.identity.use.value)),
         Fact(key="trained_on", text=_same(sections.model.training)),

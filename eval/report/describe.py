@@ -5,6 +5,8 @@ Called by `eval.report.build`. Nothing here compares the model with the truth.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -73,6 +75,14 @@ def traits_of(run: Run) -> tuple[str, ...]:
     return (*kept, FOLD) if folds else tuple(kept)
 
 
+def natural(value: str) -> tuple[float, str]:
+    """Key that puts bands of numbers in their order (below 40, 40 to 59, 60 and over) and all else by name."""
+    found = re.search(r"\d+(?:\.\d+)?", value)
+    if found is None:
+        return (math.inf, value)
+    return (float(found[0]) - 0.5 * value.startswith("below"), value)
+
+
 def value_of(case: CaseRecord, trait: str) -> str:
     """The case's value of a trait, `UNKNOWN` where it has none."""
     if trait == FOLD:
@@ -98,7 +108,7 @@ def _counts(cases: Sequence[CaseRecord], trait: str, value_by_case: Mapping[str,
         groups[value_by_case[case.case]].append(case)
     return tuple(
         Count(trait=trait, value=value, cases=len(found), patients=patients_of(found), positive=_positive(found))
-        for value, found in sorted(groups.items())
+        for value, found in sorted(groups.items(), key=lambda group: natural(group[0]))
     )
 
 

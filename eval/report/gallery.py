@@ -19,6 +19,9 @@ from eval.runs import CaseRecord, Place, Run, Status
 
 SHOWN = 9
 _MARKS_DRAWN = 6
+_MARGIN = 0.15  # around the places of a volume, whose own frame is not known
+
+Frame = tuple[float, float, float, float]
 
 
 def galleries(counted: Counted, matched: Matched | None, run: Run) -> tuple[Gallery, ...]:
@@ -46,7 +49,9 @@ def _of_places(counted: Counted, matched: Matched, run: Run, shown: Callable[...
     """Lesions that no mark at the served threshold found, and marks at or above it that hit none."""
     cases = counted.judged.records
     found = found_at_threshold(matched, run, counted)
-    lost = [pair for pair, hit in zip(matched.lesions, found, strict=True) if not hit]
+    missed = np.flatnonzero(~found)
+    order = missed[np.argsort(matched.detections.found[missed], kind="stable")]
+    lost = [matched.lesions[index] for index in order.tolist()]
     wrong = [(row, mark) for row, mark in matched.false_marks if mark.score >= (run.mark_threshold(cases[row]) or 0.0)]
     wrong.sort(key=lambda pair: (-pair[1].score, cases[pair[0]].case))
     return [
@@ -71,7 +76,7 @@ def _first(
 def _shown(
     case: CaseRecord,
     run: Run,
-    frame: tuple[float, float],
+    frame: Frame,
     image: str | None,
     matched: Matched | None,
     row: int,
@@ -84,7 +89,7 @@ def _shown(
         threshold=run.threshold(case),
         reading=case.reading,
         failure=failure,
-        frame=_own_frame(case) or frame,
+        frame=_frame_in_mm(case) or _own_frame(case) or frame,
         drawn=_drawn(case, run, image, matched, row),
     )
 
@@ -123,18 +128,30 @@ def _flat(place: Place) -> tuple[float, float, float, float] | None:
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _own_frame(case: CaseRecord) -> tuple[float, float] | None:
+def _own_frame(case: CaseRecord) -> Frame | None:
     """Width and height of the picture, where the set tells."""
     width, height = case.numbers.get("columns"), case.numbers.get("rows")
-    return (width, height) if width and height else None
+    return (0.0, 0.0, width, height) if width and height else None
 
 
-def _frame(cases: Sequence[CaseRecord]) -> tuple[float, float]:
+def _frame_in_mm(case: CaseRecord) -> Frame | None:
+    """The axial hull of all places of a volume with a margin, mm; None for a picture."""
+    places = [place for place in (*case.marks, *case.lesions) if place.box is None]
+    boxes = [box for place in places if (box := _flat(place)) is not None]
+    if not boxes:
+        return None
+    left, top = (min(box[index] for box in boxes) for index in (0, 1))
+    right, bottom = (max(box[index] for box in boxes) for index in (2, 3))
+    margin = _MARGIN * max(right - left, bottom - top)
+    return (left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin)
+
+
+def _frame(cases: Sequence[CaseRecord]) -> Frame:
     """The smallest frame that holds every place of every case: pictures of a set are usually alike."""
     boxes = [place.box for case in cases for place in (*case.marks, *case.lesions) if place.box is not None]
     if not boxes:
-        return (1.0, 1.0)
-    return (max(box[2] for box in boxes), max(box[3] for box in boxes))
+        return (0.0, 0.0, 1.0, 1.0)
+    return (0.0, 0.0, max(box[2] for box in boxes), max(box[3] for box in boxes))
 
 
 def called_outcome(called: Bools, diseased: Bools, analysed: Bools) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from eval.proportions import Proportion
 from eval.report.case_results import Counted, area, sensitivity, shares, specificity
-from eval.report.describe import traits_of, value_of
+from eval.report.describe import natural, traits_of, value_of
 from eval.report.judged import Judged, patients_of
 from eval.report.lesion_results import found_at_threshold
 from eval.report.marks import Matched
@@ -32,10 +32,10 @@ def _groups(counted: Counted, matched: Matched | None, run: Run) -> Iterator[Gro
     judged = counted.judged
     for trait in traits_of(run):
         values = np.asarray([value_of(case, trait) for case in judged.records])
-        for value in np.unique(values):
+        for value in sorted(set(values.tolist()), key=natural):
             rows = values == value
             found = _found(counted, matched, run, rows) if matched is not None else None
-            yield _group(trait, str(value), judged.among(rows), found)
+            yield _group(trait, value, judged.among(rows), found)
 
 
 def _group(trait: str, value: str, judged: Judged, found: Value | None) -> Group:

@@ -5,17 +5,17 @@ Called by `eval.commands.report`. Reading a run and checking its digests is `eva
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from eval.datasets import Passport, Plan, Words
 from eval.report.faults import ReportError
 from eval.report.sections import Parity
 from eval.report.statements import STATEMENTS_FILE, StatementsFile, read_statements
-from eval.runs import MANIFEST_FILE, Run, RunError, read_manifest, read_run
+from eval.runs import MANIFEST_FILE, Run, RunError, file_sha256, read_manifest, read_run
 from models.card import ModelCard
 from models.codes import Text
 from models.registry import installed_models
@@ -37,6 +37,8 @@ class Inputs:
     statements : StatementsFile
     manifest : mapping
         Case to its inputs with their sha256.
+    stated : str or None
+        Digest of `report.toml`; None where there is none.
     parity : tuple of Parity
         How far each runtime is from the trained network; empty where nobody measured it.
     images : Path or None
@@ -46,6 +48,7 @@ class Inputs:
     run: Run
     served: ModelCard
     statements: StatementsFile
+    stated: str | None
     manifest: Manifest
     parity: tuple[Parity, ...]
     images: Path | None
@@ -62,8 +65,9 @@ class Inputs:
         found = self.run.dataset.plan or self.statements.plan
         if found is None:
             raise ReportError([
-                f"section 4, objectives: dataset.toml of the run has no [plan]; add [plan] to {STATEMENTS_FILE} in the "
-                "run's folder, with objective and fixed_before = false, and to the data set's file for the next run"
+                "section 4, objectives: dataset.toml of the run has no [plan]; add [plan] to "
+                f"{STATEMENTS_FILE} in the run's folder (--draft writes one), with objective and fixed_before = "
+                "false, and to the data set's file for the next run"
             ])  # fmt: skip
         return found
 
@@ -115,18 +119,20 @@ def read_inputs(
         raise ReportError([f"{statements}: there is no such file of statements"])
     if images is not None and not images.is_dir():
         raise ReportError([f"{images}: there is no such folder of pictures"])
+    told = statements or folder / STATEMENTS_FILE
     inventory = installed_models(models)
     installed = inventory.models.get(run.record.model)
     if installed is None:
         raise ReportError([
             f"{run.record.model} is not installed, so its thresholds cannot be held against what is served; "
-            "name the folder of its models with --models",
+            "name the folder of its models with --models-folder",
             *inventory.faults,
         ])  # fmt: skip
     return Inputs(
         run=run,
         served=installed.card,
-        statements=read_statements(statements or folder / STATEMENTS_FILE),
+        statements=read_statements(told),
+        stated=file_sha256(told) if told.is_file() else None,
         manifest=read_manifest((folder / MANIFEST_FILE).read_text(encoding="utf-8")),
         parity=_parity(installed.folder / PARITY_FILE),
         images=images,
@@ -143,15 +149,48 @@ def _parity(file: Path) -> tuple[Parity, ...]:
     if not file.is_file():
         return ()
     try:
-        given: Any = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(
-            Parity(
-                runtime=runtime,
-                cases=given["films"],
-                probability=differences["probability"],
-                pixels=differences["pixels"],
-            )
-            for runtime, differences in given["runtimes"].items()
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _PARITY.validate_json(file.read_bytes()).rows
+    except ValidationError as error:
         raise ReportError([f"{file}: no record of how runtimes agree ({type(error).__name__})"]) from error
+
+
+class _Difference(BaseModel):
+    """Largest differences of one runtime from the trained network, edges in pixels of the input."""
+
+    probability: float
+    pixels: float
+
+
+class _Films(BaseModel):
+    """`parity.json` of a detector on films: each runtime for itself."""
+
+    films: int
+    runtimes: Mapping[str, _Difference]
+
+    @property
+    def rows(self) -> tuple[Parity, ...]:
+        """One for each runtime."""
+        return tuple(
+            Parity(runtime=name, inputs=self.films, probability=one.probability, edges=one.pixels)
+            for name, one in self.runtimes.items()
+        )
+
+
+class _Tiles(BaseModel):
+    """`parity.json` of a detector on volumes: the largest difference of any runtime, edges in voxels."""
+
+    tiles: int
+    runtimes: tuple[str, ...]
+    probability: float
+    voxels: float
+
+    @property
+    def rows(self) -> tuple[Parity, ...]:
+        """One for each runtime."""
+        return tuple(
+            Parity(runtime=name, inputs=self.tiles, probability=self.probability, edges=self.voxels)
+            for name in self.runtimes
+        )
+
+
+_PARITY: TypeAdapter[_Films | _Tiles] = TypeAdapter(_Films | _Tiles)

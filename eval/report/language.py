@@ -77,5 +77,5 @@ def short(value: float, *, language: Language) -> str:
 
 
 def _written(plain: str, language: Language) -> str:
-    signed = plain.replace("-", "−")
+    signed = (plain if float(plain) else plain.removeprefix("-")).replace("-", "−")
     return signed.replace(".", ",") if language == "ru" else signed

@@ -36,7 +36,15 @@ from eval.report.sections import (
     Statistics,
     Technical,
 )
-from eval.report.statements import MONITORING_ITEMS, READER_ITEMS, STUDY_ITEMS, USE_ITEMS, items
+from eval.report.statements import (
+    MONITORING_ITEMS,
+    READER_ITEMS,
+    STATEMENTS_FILE,
+    STUDY_ITEMS,
+    USE_ITEMS,
+    items,
+    stated,
+)
 from eval.report.values import Answer, Item, Value
 from eval.runs import Run, Status
 from models.card import ModelCard
@@ -196,9 +204,7 @@ def _passport(passport: Passport, *, leave: tuple[str, ...] = ()) -> tuple[Item,
     given: dict[str, Words | None] = {
         name: getattr(passport, name) for name in Passport.model_fields if name != "reuse" and name not in leave
     }
-    return tuple(
-        Item(key=name, answer=Answer(text=in_both(words))) for name, words in given.items() if words is not None
-    )
+    return tuple(Item(key=name, answer=stated(in_both(words))) for name, words in given.items() if words is not None)
 
 
 def standard(given: Inputs, judged: Judged) -> Standard:
@@ -291,10 +297,11 @@ def reproducibility(given: Inputs, *, pictures: bool) -> Reproducibility:
     """Section 16."""
     record = given.run.record
     assert record.cases_sha256 is not None, "a run that was read is finished"
+    command = ("radnode eval report RUN", given.stated and "--statements FILE", pictures and "--images FOLDER")
     there = dict(line.split("==", 1) for line in record.environment if "==" in line)
     return Reproducibility(
         command=record.command,
-        report_command="radnode eval report RUN" + (" --images FOLDER" if pictures else ""),
+        report_command=" ".join(said for said in command if said),
         settings={name: "" if value is None else str(value) for name, value in record.settings.items()},
         run_notes=record.notes,
         environment_sha256=record.environment_sha256,
@@ -303,6 +310,7 @@ def reproducibility(given: Inputs, *, pictures: bool) -> Reproducibility:
             "dataset.toml": record.dataset_digest,
             "card.toml": record.card_sha256,
             "cases.jsonl": record.cases_sha256,
+            **({STATEMENTS_FILE: given.stated} if given.stated is not None else {}),
         },
         run_packages={name: there[name] for name in _PACKAGES if name in there},
         report_packages={name: importlib.metadata.version(name) for name in ("numpy", "scipy", *_PRINTERS)},

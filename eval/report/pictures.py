@@ -22,8 +22,8 @@ from eval.runs import file_sha256
 from inference.loading import load_film, load_image
 from inference.refusals import Refused
 
-LONGEST_PX: Final = 380
-_QUALITY: Final = 72
+LONGEST_PX: Final = 320
+_QUALITY: Final = 70
 _FILMS: Final = frozenset({".jpg", ".jpeg", ".png"})
 _DICOM: Final = frozenset({".dcm", ""})
 COLOURS: Final = {"lesion": "#35c26b", "irrelevant": "#9aa0a6", "mark": "#ffd23f", "false_mark": "#ff7a59"}
@@ -71,7 +71,7 @@ def _file(shown: Shown, manifest: Manifest, folder: Path) -> Path | None:
     return found
 
 
-def _picture(file: Path, boxes: tuple[Drawn, ...]) -> tuple[bytes, tuple[float, float]] | None:
+def _picture(file: Path, boxes: tuple[Drawn, ...]) -> tuple[bytes, tuple[float, float, float, float]] | None:
     """A JPEG and the size of the whole picture; None for what is no single picture."""
     suffix = file.suffix.lower()
     if suffix not in _FILMS | _DICOM:
@@ -92,4 +92,4 @@ def _picture(file: Path, boxes: tuple[Drawn, ...]) -> tuple[bytes, tuple[float, 
         pen.rectangle([edge * scale for edge in one.box], outline=COLOURS[one.kind], width=2)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=_QUALITY, optimize=True)
-    return out.getvalue(), (float(width), float(height))
+    return out.getvalue(), (0.0, 0.0, float(width), float(height))

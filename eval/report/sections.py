@@ -364,9 +364,9 @@ class Parity(Part):
     """How far a runtime is from the trained network."""
 
     runtime: str
-    cases: int
+    inputs: int = Field(description="films, or tiles of volumes")
     probability: float
-    pixels: float
+    edges: float = Field(description="of boxes, in pixels or voxels of the input")
 
 
 class Subgroups(Part):
@@ -420,7 +420,7 @@ class Shown(Part):
     threshold: float | None
     reading: str
     failure: str
-    frame: tuple[float, float]
+    frame: tuple[float, float, float, float] = Field(description="left, top, width, height of what is drawn")
     drawn: tuple[Drawn, ...]
     picture_sha256: str | None = None
 

@@ -16,8 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from eval.datasets import Passport, Plan
 from eval.report.faults import ReportError
 from eval.report.values import NOT_STATED, Answer, Item, Words
+from models.codes import Text
 
 STATEMENTS_FILE: Final = "report.toml"
+UNKNOWN: Final = Text(en="not known", ru="не известно")
 
 USE_ITEMS: Final = ("users", "place", "contraindications", "human_control")
 READER_ITEMS: Final = ("design", "readers", "results")
@@ -87,6 +89,12 @@ def read_statements(path: Path) -> StatementsFile:
 def items(given: Statements, keys: tuple[str, ...]) -> tuple[Item, ...]:
     """The items of a section in their order; those not given are not stated."""
     return tuple(Item(key=key, answer=given.get(key, NOT_STATED)) for key in keys)
+
+
+def stated(text: Text) -> Answer:
+    """A text as an answer; one that only says that nothing is known is no statement."""
+    bare = text.en.strip().rstrip(".").casefold()
+    return NOT_STATED if bare == UNKNOWN.en else Answer(text=text)
 
 
 def _unknown(found: StatementsFile) -> list[str]:

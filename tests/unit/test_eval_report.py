@@ -226,6 +226,18 @@ def test_statements_beside_the_run_fill_what_is_missing_but_never_fix_a_plan_aft
         read_inputs(tmp_path / "run", models=[tmp_path / "models"])
 
 
+def test_a_draft_of_statements_is_enough_for_a_first_report_that_hides_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", tmp_path / "models", cases(60), text=dataset(plan=False, passport=False))
+    assert CliRunner().invoke(command, [str(tmp_path / "run"), "--draft"]).exit_code == 0
+    twin = build(read_inputs(tmp_path / "run", models=[tmp_path / "models"]), created=DAY).twin
+    assert {f"data.{name}" for name in ("source", "consent", "sample_size")} <= set(twin.missing)
+    assert {f"standard.{name}" for name in ("readers", "agreement")} <= set(twin.missing)
+    assert "report.toml" in twin.sections.reproducibility.digests
+    again = CliRunner().invoke(command, [str(tmp_path / "run"), "--draft"])
+    assert again.exit_code == 1
+    assert "not written over" in again.stderr
+
+
 def test_a_threshold_that_is_not_the_served_one_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models")
     install_toy_model(tmp_path / "others", threshold=0.4)
@@ -253,7 +265,7 @@ def test_a_patient_in_two_folds_or_a_case_in_none_is_refused(tmp_path: Path) -> 
 
 def test_a_model_that_is_not_installed_cannot_be_held_against_what_is_served(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models")
-    with pytest.raises(ReportError, match=r"toy-opacity@1\.0\.0 is not installed.*--models"):
+    with pytest.raises(ReportError, match=r"toy-opacity@1\.0\.0 is not installed.*--models-folder"):
         read_inputs(tmp_path / "run", models=[tmp_path])
 
 
@@ -284,7 +296,7 @@ def test_subgroups_that_do_not_add_up_are_refused(made: tuple[Run, Report]) -> N
 
 def test_the_command_names_every_fault_on_standard_error(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models", text=dataset(plan=False, passport=False))
-    result = CliRunner().invoke(command, [str(tmp_path / "run"), "--models", str(tmp_path / "models")])
+    result = CliRunner().invoke(command, [str(tmp_path / "run"), "--models-folder", str(tmp_path / "models")])
     assert result.exit_code == 1
     assert result.stderr.count("section") == 2
     assert not (tmp_path / "run" / "EVALUATION").exists()
@@ -339,7 +351,7 @@ def test_a_page_that_refers_to_something_outside_is_not_printed_on_paper() -> No
 
 def test_the_same_inputs_give_the_same_bytes_and_another_day_changes_only_the_date(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models", cases(60))
-    arguments = [str(tmp_path / "run"), "--models", str(tmp_path / "models")]
+    arguments = [str(tmp_path / "run"), "--models-folder", str(tmp_path / "models")]
     told = [*arguments, "--date", "2026-11-23", "--out", str(tmp_path / "one"), "--language", "en"]
     assert CliRunner().invoke(command, told).exit_code == 0
     later = [*arguments, "--date", "2026-11-23", "--out", str(tmp_path / "two"), "--language", "en"]
@@ -406,7 +418,8 @@ def test_a_promotion_accepts_the_report_of_the_installed_model_and_refuses_one_t
 def test_json_alone_goes_to_standard_output(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models", cases(60))
     result = CliRunner().invoke(
-        command, [str(tmp_path / "run"), "--models", str(tmp_path / "models"), "--no-pdf", "--language", "ru", "--json"]
+        command,
+        [str(tmp_path / "run"), "--models-folder", str(tmp_path / "models"), "--no-pdf", "--language", "ru", "--json"],
     )
     assert result.exit_code == 0, result.output
     twin = json.loads(result.stdout)
