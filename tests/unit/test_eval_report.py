@@ -31,6 +31,7 @@ from eval.report.sections import Sections
 from eval.report.statements import MONITORING_ITEMS, READER_ITEMS, ROBUSTNESS_ITEMS, STUDY_ITEMS, USE_ITEMS
 from eval.report.values import Value
 from eval.runs import CaseRecord, Run, Status
+from eval.version import version
 from models.evaluation_report import check_report, read_report, reports_of
 from models.registry import installed_models
 from tests.report_runs import DAY, PASSPORT, cases, dataset, digest_of, film, make_run
@@ -355,9 +356,11 @@ def test_the_same_inputs_give_the_same_bytes_and_another_day_changes_only_the_da
     told = [*arguments, "--date", "2026-11-23", "--out", str(tmp_path / "one"), "--language", "en"]
     assert CliRunner().invoke(command, told).exit_code == 0
     later = [*arguments, "--date", "2026-11-23", "--out", str(tmp_path / "two"), "--language", "en"]
-    program = "import sys; from eval.commands.report import command; command(sys.argv[1:])"
+    # The version names the commit, which another commit in the checkout would change in between.
+    program = "import sys, eval.report.build as build; build.version = lambda: sys.argv[1]; "
+    program += "from eval.commands.report import command; command(sys.argv[2:])"
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    subprocess.run([sys.executable, "-c", program, *later], check=True, env=environment, capture_output=True)
+    subprocess.run([sys.executable, "-c", program, version(), *later], check=True, env=environment, capture_output=True)
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
     assert names == ["cases.csv", "evaluation.json", "report.en.html", "report.en.pdf"]
     for name in names:
