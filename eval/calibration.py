@@ -99,7 +99,13 @@ def recalibration(probabilities: Floats, diseased: Bools, patients: NDArray[np.s
         return Recalibration.undefined("cases of one class only: the fit has no maximum")
     if ((probabilities <= 0) | (probabilities >= 1)).any():
         return Recalibration.undefined("a probability of exactly 0 or 1 has no logit")
-    x = logit(probabilities)
+    try:
+        return _recalibration(logit(probabilities), diseased, patients)
+    except np.linalg.LinAlgError:
+        return Recalibration.undefined("the probabilities are so extreme that the fit has no information")
+
+
+def _recalibration(x: Floats, diseased: Bools, patients: NDArray[np.str_] | None) -> Recalibration:
     ones = np.ones((len(x), 1))
     large = _logistic(ones, x, diseased, patients)[0]
     if np.ptp(x) == 0:

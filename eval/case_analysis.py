@@ -29,7 +29,7 @@ from eval.case_document import (
     rates_block,
 )
 from eval.clustered import clustered_areas
-from eval.delong import Areas, Scale, delong
+from eval.delong import Areas, Difference, Scale, delong, unpaired_difference
 from eval.document import Interval, Reasons
 from eval.influence import average_precision_estimate, mean_estimate
 from eval.intervals import RESAMPLES, Estimate
@@ -130,7 +130,7 @@ def area(cases: Cases, plan: Plan, index: int = 0) -> Estimate:
     found = areas(cases).estimate(index, plan.scale)
     if plan.method is not Method.BOOTSTRAP or not found.defined:
         return found
-    return percentile_estimate(found.value, _area_draws(cases, plan)[:, index])
+    return _percentiles(found.value, _area_draws(cases, plan)[:, index])
 
 
 def _area_draws(cases: Cases, plan: Plan) -> Floats:
@@ -142,6 +142,17 @@ def _area_draws(cases: Cases, plan: Plan) -> Floats:
         cases,
         plan,
     )
+
+
+def _percentiles(value: float, draws: Floats) -> Estimate:
+    """`percentile_estimate`, but no interval of width 0, which would claim certainty."""
+    return _not_certain(percentile_estimate(value, draws))
+
+
+def _not_certain(estimate: Estimate) -> Estimate:
+    if not estimate.defined or estimate.low != estimate.high:
+        return estimate
+    return Estimate(value=estimate.value, low=math.nan, high=math.nan, reason="every resample gives the same figure")
 
 
 def _draws(statistic: Callable[[Floats], Floats], cases: Cases, plan: Plan) -> Floats:
@@ -162,7 +173,7 @@ def paired(cases: Cases, plan: Plan, name: str, reasons: Reasons) -> Paired:
     estimate = difference.estimate
     if plan.method is Method.BOOTSTRAP and estimate.defined:
         draws = _area_draws(cases, plan)
-        estimate = percentile_estimate(estimate.value, draws[:, 0] - draws[:, 1])
+        estimate = _percentiles(estimate.value, draws[:, 0] - draws[:, 1])
     value, ci = reasons.estimate("paired.difference", estimate)
     why = difference.estimate.reason
     return Paired(
@@ -183,7 +194,7 @@ def precision(cases: Cases, plan: Plan) -> Estimate:
         return found
     ranking = Ranking.of(cases.scores)
     draws = _draws(lambda weights: Steps.of(ranking, cases.diseased, weights).average_precision(), cases, plan)
-    return percentile_estimate(found.value, draws)
+    return _percentiles(found.value, draws)
 
 
 def operating_point(cases: Cases, plan: Plan, threshold: float, reasons: Reasons) -> OperatingPoint:
@@ -207,7 +218,7 @@ def fixed_points(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[FixedPoint
             point = point_at(
                 cases.scores, cases.diseased, cases.units, target, resamples=plan.resamples, seed=plan.seed
             )
-            value, ci = reasons.estimate(f"{key}.{free}", point.estimate)
+            value, ci = reasons.estimate(f"{key}.{free}", _not_certain(point.estimate))
             reached = _reached(cases, point.threshold, fixed)
             why = point.estimate.reason or NO_SCORE_KEEPS_IT
             found.append(
@@ -243,9 +254,9 @@ def partial(cases: Cases, plan: Plan, low: float, high: float, reasons: Reasons)
         else _draws(lambda weights: Steps.of(ranking, cases.diseased, weights).partial_area(low, high), cases, plan)
     )
     scaled = np.asarray([replace(found, area=float(draw)).standardised for draw in draws])
-    value, ci = reasons.estimate("partial_auroc.area", percentile_estimate(found.area, draws))
+    value, ci = reasons.estimate("partial_auroc.area", _percentiles(found.area, draws))
     standardised, standardised_ci = reasons.estimate(
-        "partial_auroc.standardised", percentile_estimate(found.standardised, scaled)
+        "partial_auroc.standardised", _percentiles(found.standardised, scaled)
     )
     return PartialAreaBlock(
         fpr_low=low,
@@ -295,7 +306,7 @@ def _mean(values: Floats, cases: Cases, plan: Plan) -> Estimate:
     if plan.method is not Method.BOOTSTRAP:
         return mean_estimate(values, cases.patients, cases.diseased, stratified=plan.stratified)
     draws = _draws(lambda weights: weights @ values / weights.sum(axis=1), cases, plan)
-    return percentile_estimate(float(values.mean()), draws)
+    return _percentiles(float(values.mean()), draws)
 
 
 def _log_loss(cases: Cases, plan: Plan) -> Estimate:
@@ -314,36 +325,48 @@ def utility(cases: Cases, plan: Plan) -> DecisionCurveBlock:
 def subgroups(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[Subgroup, ...]:
     """Every value of every column of `plan.subgroups`; an empty cell is a group of its own, so that sums add up."""
     return tuple(
-        _subgroup(cases.only(cells == value), plan, column, str(value), reasons)
+        _subgroup(cases, cells == value, plan, (column, str(value)), reasons)
         for column, cells in plan.subgroups.items()
         for value in np.unique(cells)
     )
 
 
-def _subgroup(cases: Cases, plan: Plan, column: str, value: str, reasons: Reasons) -> Subgroup:
-    key = f"subgroups.{column}={value}"
-    diseased = int(cases.diseased.sum())
+def _subgroup(cases: Cases, rows: Bools, plan: Plan, name: tuple[str, str], reasons: Reasons) -> Subgroup:
+    group, key = cases.only(rows), f"subgroups.{name[0]}={name[1]}"
+    diseased = int(group.diseased.sum())
     few = diseased < TOO_FEW
-    estimates = dict.fromkeys(
-        ("auroc", "sensitivity", "specificity"),
-        Estimate.undefined(f"too few: {diseased} diseased cases, at least {TOO_FEW} are needed"),
-    )
+    nothing = Estimate.undefined(f"too few: {diseased} diseased cases, at least {TOO_FEW} are needed")
+    estimates = dict.fromkeys(("auroc", "sensitivity", "specificity", "difference_from_rest"), nothing)
+    p = math.nan
     if not few:
-        estimates["auroc"] = area(replace(cases, compared=None), plan)
-        estimates |= _calls(cases, plan.threshold)
+        estimates["auroc"] = area(replace(group, compared=None), plan)
+        estimates |= _calls(group, plan.threshold)
+        versus = _versus_rest(cases, rows)
+        estimates["difference_from_rest"], p = versus.estimate, versus.p
     block: dict[str, float | Interval | None] = {}
-    for name, estimate in estimates.items():
-        block[name], block[f"{name}_ci"] = reasons.estimate(f"{key}.{name}", estimate)
+    for figure, estimate in estimates.items():
+        block[figure], block[f"{figure}_ci"] = reasons.estimate(f"{key}.{figure}", estimate)
     return Subgroup.model_validate(
         {
-            "column": column,
-            "value": value,
-            "cases": len(cases.diseased),
+            "column": name[0],
+            "value": name[1],
+            "cases": len(group.diseased),
             "diseased": diseased,
             "too_few": few,
             **block,
+            "difference_from_rest_p": p if math.isfinite(p) else None,
         }
     )
+
+
+def _versus_rest(cases: Cases, rows: Bools) -> Difference:
+    """The area of a subgroup minus that of all other cases, which must be of other patients."""
+    if rows.all():
+        return Difference.of(math.nan, math.nan, "there are no other cases")
+    if cases.patients is not None and np.isin(cases.patients[rows], cases.patients[~rows]).any():
+        return Difference.of(math.nan, math.nan, "some patients have cases in this group and in others")
+    group, rest = (areas(replace(cases.only(kind), compared=None)) for kind in (rows, ~rows))
+    return unpaired_difference(group, rest)
 
 
 def _calls(cases: Cases, threshold: float | None) -> dict[str, Estimate]:

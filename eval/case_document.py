@@ -190,6 +190,9 @@ class Subgroup(Part):
     sensitivity_ci: Interval
     specificity: float | None
     specificity_ci: Interval
+    difference_from_rest: float | None = Field(description="auroc minus that of all other cases; the unpaired test")
+    difference_from_rest_ci: Interval
+    difference_from_rest_p: float | None = Field(description="two-sided, not adjusted for the number of subgroups")
 
 
 class Paired(Part):

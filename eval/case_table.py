@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from eval.case_analysis import Cases
 from eval.tables import Table, TableError, read_table
 
-CASE_COLUMN = "case"
+CASE_COLUMNS = ("case", "case_id", "id")  # that name a case unless another column is said to
+_DOUBLED = "keep one row for each, or name with --patient who has several"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,7 +65,8 @@ def read_cases(path: Path, needed: Sequence[str], *, case: str | None = None, pa
     needed : sequence of str
         Columns that must be there.
     case : str, optional
-        Column that names a case, each once; by default the column `case` where there is one.
+        Column that names a case, each once; by default `case`, `case_id` or `id`, whichever is there first and does
+        not name the patient.
     patient : str, optional
         Column that names the patient, who may have several rows.
 
@@ -77,9 +79,9 @@ def read_cases(path: Path, needed: Sequence[str], *, case: str | None = None, pa
     table = read_table(path, list(wanted))
     if not len(table):
         raise TableError(f"{path.name}: there are no rows below the header; give at least one case")
-    named = case or (CASE_COLUMN if CASE_COLUMN in table else None)
+    named = case or next((name for name in CASE_COLUMNS if name in table and name != patient), None)
     if named:
-        table.unique(named)
+        table.unique(named, remedy=_DOUBLED)
     return CaseTable(
         table=table,
         names=table.text(named).tolist() if named else [f"line {line}" for line in table.lines],

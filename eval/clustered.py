@@ -101,3 +101,22 @@ def clustered_proportion(successes: Bools, patients: NDArray[np.str_]) -> Estima
     counts = effective_counts(successes, patients)
     limits = clopper_pearson(counts.successes, counts.trials)
     return Estimate(value=float(successes.mean()), low=limits.low, high=limits.high)
+
+
+def error_correlation(called: Bools, diseased: Bools, patients: NDArray[np.str_]) -> float:
+    """Correlation of the errors of sensitivity and false positive rate, 0 where no patient has both kinds of rows.
+
+    Parameters
+    ----------
+    called, diseased : bool (rows,)
+        What was called positive, and the truth.
+    patients : str (rows,)
+        Whose row it is: the unit.
+    """
+    if diseased.all() or not diseased.any():
+        return 0.0
+    owner = np.unique(patients, return_inverse=True)[1]
+    excess = called - np.where(diseased, called[diseased].mean(), called[~diseased].mean())
+    ill, well = (np.bincount(owner, weights=np.where(kind, excess, 0.0)) for kind in (diseased, ~diseased))
+    size = math.sqrt(float(ill @ ill) * float(well @ well))
+    return float(ill @ well) / size if size > 0 else 0.0

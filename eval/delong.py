@@ -18,7 +18,7 @@ from eval.intervals import Estimate
 from eval.ranking import Bools, Floats, Ranking
 
 Z_95 = float(norm.ppf(0.975))
-_ROUNDING = 1e-18  # what is left of a variance of 0 between scores that rank the cases alike
+_ROUNDING = 1e-12  # share of two variances that may be left of their difference where scores rank cases alike
 
 
 class Scale(StrEnum):
@@ -105,8 +105,10 @@ class Areas:
     def difference(self, first: int = 0, second: int = 1) -> Difference:
         """Area `first` minus area `second`, on the same cases."""
         pair = self.covariance[np.ix_([first, second], [first, second])]
-        variance = float(pair[0, 0] + pair[1, 1] - 2 * pair[0, 1])
-        return Difference.of(float(self.values[first] - self.values[second]), variance, self.reason)
+        apart = float(pair[0, 0] + pair[1, 1])
+        variance = apart - 2 * float(pair[0, 1])
+        known = variance if not variance <= _ROUNDING * apart else 0.0
+        return Difference.of(float(self.values[first] - self.values[second]), known, self.reason)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +124,9 @@ class Difference:
         """Normal theory; without a positive variance there is neither interval nor test, with a reason."""
         if math.isnan(value):
             return cls(estimate=Estimate.undefined(reason), z=math.nan, p=math.nan)
-        if not variance > _ROUNDING:
-            why = reason or "the variance of the difference is 0: both scores rank the cases in the same way"
+        if not variance > 0:
+            alike = ": both rank the cases in the same way" if value == 0 else ""
+            why = reason or f"the estimated variance of the difference is 0{alike}"
             return cls(estimate=Estimate(value=value, low=math.nan, high=math.nan, reason=why), z=math.nan, p=math.nan)
         error = math.sqrt(variance)
         interval = Estimate(value=value, low=max(value - Z_95 * error, -1.0), high=min(value + Z_95 * error, 1.0))

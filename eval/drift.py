@@ -19,6 +19,7 @@ from eval.ranking import Bools, Floats
 
 PSI_BINS = 10
 PSI_FLOOR = 1e-4
+_HIGHEST_LIMIT = 20.0  # of a CUSUM: run lengths there are beyond any service
 PSI_MODERATE, PSI_LARGE = 0.1, 0.25  # conventional bounds of credit scoring (Siddiqi 2006)
 
 
@@ -61,7 +62,14 @@ def psi(reference: Floats, current: Floats, *, bins: int = PSI_BINS, floor: floa
     -------
     Psi
         Sum of (current - reference) · ln(current / reference).
+
+    Raises
+    ------
+    ValueError
+        If fewer than two bins are asked for.
     """
+    if bins < 2:  # noqa: PLR2004 - one bin holds everything
+        raise ValueError(f"an index needs at least two bins, not {bins}")
     if not len(reference) or not len(current):
         return Psi(value=math.nan, bins=())
     edges = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
@@ -178,9 +186,15 @@ def cusum_run_length(*, sensitivity: float, expected: float, unacceptable: float
 
 
 def cusum_limit(*, expected: float, unacceptable: float, run_length: float) -> float:
-    """Limit at which a false alarm comes once in `run_length` diseased cases on average, to a hundredth."""
+    """Limit at which a false alarm comes once in `run_length` diseased cases on average, to a hundredth.
+
+    Raises
+    ------
+    ValueError
+        If the sensitivities are not 0 < unacceptable < expected < 1.
+    """
     _check(expected, unacceptable)
-    low, high = 0.01, 20.0
+    low, high = 0.01, _HIGHEST_LIMIT
     while high - low > 0.01:  # noqa: PLR2004 - finer than the chain's rounding it means nothing
         middle = (low + high) / 2
         length = cusum_run_length(sensitivity=expected, expected=expected, unacceptable=unacceptable, limit=middle)

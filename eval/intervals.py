@@ -68,9 +68,10 @@ def patient_bootstrap(
         The figure of all rows, and the 2.5th and 97.5th percentile of the resampled ones. Resamples in which the
         figure is undefined are left out.
     """
-    rows_of = {patient: np.flatnonzero(patients == patient) for patient in np.unique(patients)}
-    with_disease = [rows for rows in rows_of.values() if diseased[rows].any()]
-    without = [rows for rows in rows_of.values() if not diseased[rows].any()]
+    owner = np.unique(patients, return_inverse=True)[1]
+    rows_of = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    with_disease = [rows for rows in rows_of if diseased[rows].any()]
+    without = [rows for rows in rows_of if not diseased[rows].any()]
     random = np.random.default_rng(seed)
     drawn = [statistic(np.concatenate(_draw(with_disease, random) + _draw(without, random))) for _ in range(resamples)]
     known = np.asarray(drawn)[~np.isnan(drawn)]

@@ -31,7 +31,10 @@ def interval(ci: Interval, digits: int = DIGITS) -> str:
 
 def print_remarks(console: Console, document: Document) -> None:
     """What is undefined and why, then the notes."""
+    keys: dict[str, list[str]] = {}
     for key, reason in document.undefined.items():
-        console.print(f"{key}: undefined, {reason}", style="dim", highlight=False, markup=False)
+        keys.setdefault(reason, []).append(key)
+    for reason, which in keys.items():
+        console.print(f"undefined: {', '.join(which)}: {reason}", style="dim", highlight=False, markup=False)
     for note in document.notes:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False)

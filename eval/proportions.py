@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.clustered import EffectiveCounts, effective_counts
+from eval.clustered import EffectiveCounts, effective_counts, error_correlation
 from eval.delong import Z_95
 from eval.intervals import Estimate, clopper_pearson
 from eval.ranking import Bools, Floats
@@ -104,7 +104,8 @@ class Rates:
     """Everything that a table of calls against truth gives.
 
     Likelihood ratios have the logarithmic interval of Simel and others (1991); balanced accuracy has that of a sum
-    of two independent proportions recovered from their Wilson limits (Zou and Donner 2008).
+    of a sum of two proportions recovered from their Wilson limits (Zou and Donner 2008). With patients who have rows
+    of both kinds the errors of sensitivity and specificity are correlated, and these intervals take that in.
     """
 
     sensitivity: Proportion
@@ -147,6 +148,7 @@ def rates(
         share(~diseased, ~called),
         share(called == diseased, everyone),
         prevalences,
+        0.0 if patients is None else error_correlation(called, diseased, patients),
     )
 
 
@@ -172,7 +174,9 @@ def _rates(
     npv: Proportion,
     accuracy: Proportion,
     prevalences: Sequence[float],
+    correlation: float = 0.0,
 ) -> Rates:
+    """`correlation`: between the errors of sensitivity and false positive rate."""
     missed, alarms = _complement(sensitivity), _complement(specificity)
     return Rates(
         sensitivity=sensitivity,
@@ -180,10 +184,10 @@ def _rates(
         ppv=ppv,
         npv=npv,
         accuracy=accuracy,
-        lr_positive=_likelihood_ratio(sensitivity, alarms, "no false positive: LR+ divides by 0"),
-        lr_negative=_likelihood_ratio(missed, specificity, "no true negative: LR- divides by 0"),
-        balanced_accuracy=_balanced(sensitivity, specificity),
-        at_prevalence=tuple(_at_prevalence(sensitivity, specificity, prevalence) for prevalence in prevalences),
+        lr_positive=_likelihood_ratio(sensitivity, alarms, correlation, "no false positive: LR+ divides by 0"),
+        lr_negative=_likelihood_ratio(missed, specificity, correlation, "no true negative: LR- divides by 0"),
+        balanced_accuracy=_balanced(sensitivity, specificity, correlation),
+        at_prevalence=tuple(_at_prevalence(sensitivity, specificity, one, correlation) for one in prevalences),
     )
 
 
@@ -195,7 +199,7 @@ def _complement(share: Proportion) -> Proportion:
     ))  # fmt: skip
 
 
-def _likelihood_ratio(over: Proportion, under: Proportion, infinite: str) -> Estimate:
+def _likelihood_ratio(over: Proportion, under: Proportion, correlation: float, infinite: str) -> Estimate:
     """Ratio of a share among the diseased to one among the others, with the interval of its logarithm."""
     if not over.trials or not under.trials:
         return Estimate.undefined("there are no cases of one class")
@@ -204,32 +208,45 @@ def _likelihood_ratio(over: Proportion, under: Proportion, infinite: str) -> Est
     value = over.exact.value / under.exact.value
     if not over.successes:
         return Estimate(value=0.0, low=math.nan, high=math.nan, reason="a ratio of 0 has no logarithm, no interval")
-    error = math.sqrt(sum((1 - p.exact.value) / p.successes * p.design_effect for p in (over, under)))
+    error = _log_ratio_error(over, under, correlation)
     return Estimate(value=value, low=value * math.exp(-Z_95 * error), high=value * math.exp(Z_95 * error))
 
 
-def _balanced(sensitivity: Proportion, specificity: Proportion) -> Estimate:
+def _log_ratio_error(over: Proportion, under: Proportion, correlation: float) -> float:
+    """Standard error of the logarithm of a ratio of two shares whose errors are correlated."""
+    one, other = (math.sqrt((1 - p.exact.value) / p.successes * p.design_effect) for p in (over, under))
+    return math.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0))
+
+
+def _balanced(sensitivity: Proportion, specificity: Proportion, correlation: float) -> Estimate:
     one, other = sensitivity.wilson, specificity.wilson
     if not one.defined or not other.defined:
         return Estimate.undefined("there are no cases of one class")
     value = (one.value + other.value) / 2
-    below = math.hypot(one.value - one.low, other.value - other.low) / 2
-    above = math.hypot(one.high - one.value, other.high - other.value) / 2
+    below = _joined(one.value - one.low, other.value - other.low, -correlation)
+    above = _joined(one.high - one.value, other.high - other.value, -correlation)
     return Estimate(value=value, low=value - below, high=value + above)
 
 
-def _at_prevalence(sensitivity: Proportion, specificity: Proportion, prevalence: float) -> AtPrevalence:
+def _joined(one: float, other: float, correlation: float) -> float:
+    """Half of the distance that two correlated distances make together."""
+    return math.sqrt(max(one**2 + other**2 + 2 * correlation * one * other, 0.0)) / 2
+
+
+def _at_prevalence(
+    sensitivity: Proportion, specificity: Proportion, prevalence: float, correlation: float
+) -> AtPrevalence:
     if not 0 < prevalence < 1:
         raise ValueError(f"a prevalence lies between 0 and 1, not at {prevalence}")
     alarms, missed = _complement(specificity), _complement(sensitivity)
     return AtPrevalence(
         prevalence=prevalence,
-        ppv=_predictive(sensitivity, alarms, prevalence),
-        npv=_predictive(specificity, missed, 1 - prevalence),
+        ppv=_predictive(sensitivity, alarms, prevalence, correlation),
+        npv=_predictive(specificity, missed, 1 - prevalence, correlation),
     )
 
 
-def _predictive(right: Proportion, wrong: Proportion, share: float) -> Estimate:
+def _predictive(right: Proportion, wrong: Proportion, share: float, correlation: float) -> Estimate:
     """Right / (right + wrong) at a share of the class called for, with the interval of its log odds."""
     if not right.trials or not wrong.trials:
         return Estimate.undefined("there are no cases of one class")
@@ -239,7 +256,7 @@ def _predictive(right: Proportion, wrong: Proportion, share: float) -> Estimate:
     value = true / (true + false)
     if true == 0 or false == 0:
         return Estimate(value=value, low=math.nan, high=math.nan, reason="log odds of 0 or 1 have no interval")
-    error = math.sqrt(sum((1 - p.exact.value) / p.successes * p.design_effect for p in (right, wrong)))
+    error = _log_ratio_error(right, wrong, correlation)
     center = math.log(true / false)
     low, high = (1 / (1 + math.exp(-edge)) for edge in (center - Z_95 * error, center + Z_95 * error))
     return Estimate(value=value, low=low, high=high)

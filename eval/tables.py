@@ -112,8 +112,8 @@ class Table:
             self.fault(first, column, "is neither 1 nor 0; write 1 where it is true, else 0")
         return np.asarray([said[cell] for cell in cells], dtype=np.bool_)
 
-    def unique(self, *columns: str) -> None:
-        """Refuse two rows with the same cells in `columns`."""
+    def unique(self, *columns: str, remedy: str = "keep one row for each") -> None:
+        """Refuse two rows with the same cells in `columns`; the message ends with `remedy`."""
         keys = list(zip(*(self._cells(column) for column in columns), strict=True))
         if len(set(keys)) == len(keys):
             return
@@ -122,7 +122,7 @@ class Table:
         rows = [str(self.lines[row]) for row, key in enumerate(keys) if key == keys[first]]
         shown = ", ".join(f"{column} {_short(cell)}" for column, cell in zip(columns, keys[first], strict=True))
         raise TableError(
-            f"{self.path.name}: lines {' and '.join(rows[:3])} both say {shown}; keep one row for each"
+            f"{self.path.name}: lines {' and '.join(rows[:3])} both say {shown}; {remedy}"
             + (f" ({sum(count > 1 for count in counts.values())} such keys)" if len(counts) > 1 else "")
         )
 

@@ -15,9 +15,11 @@ import numpy as np
 from pydantic import Field
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Shown
 
 from eval import drift
+from eval.case_options import BETWEEN, NUMBER, Finite
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion, effective_counts
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
@@ -30,7 +32,6 @@ from eval.tables import TableError
 from eval.two_groups import TwoGroups, miettinen_nurminen
 from eval.version import version
 
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _EMPTY_SIDE = "one of the tables has no rows with this value"
 
 
@@ -126,17 +127,17 @@ class Watch:
 @click.option("--reference", type=click.Path(path_type=Path), required=True, help="Table of the reference.")
 @click.option("--current", type=click.Path(path_type=Path), required=True, help="Table of the period in question.")
 @click.option("--score", default="score", show_default=True, metavar="COL", help="Column of the score.")
-@click.option("--threshold", type=float, metavar="T", help="Flagged if score >= T; compares flag rates.")
+@click.option("--threshold", type=NUMBER, metavar="T", help="Flagged if score >= T; compares flag rates.")
 @click.option("--feature", "categories", multiple=True, metavar="COL", help="Column of a header feature: a category.")
 @click.option("--number", "numbers", multiple=True, metavar="COL", help="Column of a header feature: a number.")
 @click.option("--truth", metavar="COL", help="Column of the truth: 1, 0, or empty where it has not come back.")
 @click.option("--order", metavar="COL", help="Number by which current cases are ordered for the CUSUM. [default: rows]")
 @click.option("--patient", metavar="COL", help="Column of the patient, where one may have several rows.")
-@click.option("--expected", type=_SHARE, help="Sensitivity that is expected. [default: that of the reference]")
-@click.option("--unacceptable", type=_SHARE, help="Sensitivity to be noticed. [default: expected less 0.1]")
+@click.option("--expected", type=BETWEEN, help="Sensitivity that is expected. [default: that of the reference]")
+@click.option("--unacceptable", type=BETWEEN, help="Sensitivity to be noticed. [default: expected less 0.1]")
 @click.option(
     "--run-length",
-    type=click.FloatRange(1, min_open=True),
+    type=Finite(min=1, max=100_000),
     default=1000.0,
     show_default=True,
     help="Diseased cases between false alarms of the CUSUM, on average.",
@@ -371,7 +372,7 @@ def _print(document: DriftDocument) -> None:
     for one in (document.score, *document.features):
         ks = ("", "") if one.kind == "category" else (number(one.ks), p_value(one.ks_p))
         psi = (number(one.psi), number(one.psi_unmoved_95))
-        table.add_row(one.column, *psi, one.moved, *ks, ", ".join(one.new_values))
+        table.add_row(escape(one.column), *psi, one.moved, *ks, escape(", ".join(one.new_values)))
     console.print(table)
     rates = Shown("share", "reference", "current", "difference", "95 % interval", box=SIMPLE)
     for name, rate in (("flagged", document.flag_rate), ("sensitivity", document.sensitivity)):

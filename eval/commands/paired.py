@@ -17,6 +17,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as Shown
 
+from eval.case_options import BETWEEN, NUMBER
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
@@ -112,10 +113,10 @@ class Columns:
 @click.option("--truth", metavar="COL", help="Column of the truth: 1 diseased, 0 not.")
 @click.option("--first", metavar="COL", help="Column of the first method: calls (1, 0), or scores with a threshold.")
 @click.option("--second", metavar="COL", help="Column of the second method.")
-@click.option("--first-threshold", type=float, metavar="T", help="The first is a score, positive if >= T.")
-@click.option("--second-threshold", type=float, metavar="T", help="The second is a score, positive if >= T.")
+@click.option("--first-threshold", type=NUMBER, metavar="T", help="The first is a score, positive if >= T.")
+@click.option("--second-threshold", type=NUMBER, metavar="T", help="The second is a score, positive if >= T.")
 @click.option("--patient", metavar="COL", help="Column of the patient, where one may have several rows.")
-@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, where there is one]")
+@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, case_id or id]")
 @click.option(
     "--counts",
     type=click.IntRange(min=0),
@@ -132,7 +133,7 @@ class Columns:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=BETWEEN,
     metavar="M",
     help="What the first may lose and still be not inferior, as a share; declared beforehand.",
 )

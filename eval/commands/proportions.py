@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from eval.case_document import SHARES, CallRates, Counts, ProportionsDocument, RuleOutRow, rates_block, rule_out_rows
+from eval.case_options import BETWEEN, NUMBER, SHARE
 from eval.case_table import CaseTable, read_cases
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Reasons
@@ -44,14 +45,14 @@ class Columns:
 @click.option("--truth", metavar="COL", help="Column of the truth: 1 diseased, 0 not.")
 @click.option("--call", metavar="COL", help="Column of what was called: 1 positive, 0 negative.")
 @click.option("--score", metavar="COL", help="Column of a score, with --threshold; gives the rule-out table too.")
-@click.option("--threshold", type=float, metavar="T", help="Positive if score >= T; fixed before the cases were seen.")
+@click.option("--threshold", type=NUMBER, metavar="T", help="Positive if score >= T; fixed before the cases were seen.")
 @click.option("--patient", metavar="COL", help="Column of the patient, where one may have several rows.")
-@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, where there is one]")
+@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, case_id or id]")
 @click.option("--counts", type=click.IntRange(min=0), nargs=4, metavar="TP FP FN TN", help="Counts instead of a table.")
 @click.option(
     "--prevalence",
     "prevalences",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=BETWEEN,
     multiple=True,
     metavar="P",
     help="Prevalence for which PPV and NPV are wanted too.",
@@ -59,7 +60,7 @@ class Columns:
 @click.option(
     "--rule-out",
     "targets",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=SHARE,
     multiple=True,
     default=RULE_OUT_SENSITIVITIES,
     show_default=True,
@@ -184,7 +185,9 @@ def _joined(numbers: tuple[float, ...]) -> str | None:
 
 def _print(document: ProportionsDocument) -> None:
     console, held = Console(), document.rates
-    console.print(f"{document.counts.cases} cases, {document.counts.diseased} diseased; {document.settings['unit']}")
+    console.print(
+        f"{document.counts.cases} cases, {document.counts.diseased} diseased; {document.settings['unit']}", markup=False
+    )
     console.print(
         f"true positive {held.tp}, false positive {held.fp}, false negative {held.fn}, true negative {held.tn}"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Shown
 
 from eval import case_analysis
@@ -26,6 +27,7 @@ from eval.case_document import (
     RocDocument,
     rule_out_rows,
 )
+from eval.case_options import BETWEEN, NUMBER, RATE, SHARE
 from eval.case_table import CaseTable, read_cases
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Interval, Reasons
@@ -35,8 +37,6 @@ from eval.proportions import rule_out
 from eval.tables import TableError
 from eval.version import version
 
-_PROBABILITY = click.FloatRange(0, 1, min_open=True, max_open=True)
-_SHARE = click.FloatRange(0, 1, min_open=True)
 _MOST_CELLS, _FEWEST = 100_000_000, 200  # rows times resamples that are drawn unless a number is named
 
 
@@ -58,13 +58,13 @@ class Options:
 @click.option("--score", required=True, metavar="COL", help="Column of the score: any number, higher more suspicious.")
 @click.option("--compare", metavar="COL", help="Column of another score on the same cases, for the paired test.")
 @click.option("--patient", metavar="COL", help="Column of the patient: intervals and tests are then by patient.")
-@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, where there is one]")
-@click.option("--threshold", type=float, metavar="T", help="Operating point fixed beforehand: positive if score >= T.")
+@click.option("--case", metavar="COL", help="Column that names a case, each once. [default: case, case_id or id]")
+@click.option("--threshold", type=NUMBER, metavar="T", help="Operating point fixed beforehand: positive if score >= T.")
 @click.option("--subgroup", "subgroups", multiple=True, metavar="COL", help="Column whose values are judged apart.")
 @click.option(
     "--prevalence",
     "prevalences",
-    type=_PROBABILITY,
+    type=BETWEEN,
     multiple=True,
     metavar="P",
     help="Prevalence for which PPV and NPV are wanted too; the first one corrects the decision curve.",
@@ -72,7 +72,7 @@ class Options:
 @click.option(
     "--sensitivity",
     "sensitivities",
-    type=_SHARE,
+    type=SHARE,
     multiple=True,
     metavar="S",
     help="Sensitivity that is fixed to read off specificity.",
@@ -80,14 +80,12 @@ class Options:
 @click.option(
     "--specificity",
     "specificities",
-    type=_SHARE,
+    type=SHARE,
     multiple=True,
     metavar="S",
     help="Specificity that is fixed to read off sensitivity.",
 )
-@click.option(
-    "--fpr", type=click.FloatRange(0, 1), nargs=2, metavar="LOW HIGH", help="False positive rates of a partial area."
-)
+@click.option("--fpr", type=RATE, nargs=2, metavar="LOW HIGH", help="False positive rates of a partial area.")
 @click.option(
     "--interval",
     "method",
@@ -275,10 +273,12 @@ def _print(document: RocDocument) -> None:
     console = Console()
     counts = document.counts
     patients = "" if counts.patients is None else f" of {counts.patients} patients"
-    console.print(f"{counts.cases} cases{patients}, {counts.diseased} diseased; {document.settings['unit']}")
+    console.print(
+        f"{counts.cases} cases{patients}, {counts.diseased} diseased; {document.settings['unit']}", markup=False
+    )
     table = Shown("figure", "value", "95 % interval", box=SIMPLE)
     for name, value, ci in _figures(document):
-        table.add_row(name, number(value), interval(ci))
+        table.add_row(escape(name), number(value), interval(ci))
     console.print(table)
     if document.subgroups:
         console.print(_subgroup_table(document))
@@ -329,5 +329,5 @@ def _subgroup_table(document: RocDocument) -> Shown:
         cells: Sequence[str] = ("too few", "", "", "") if group.too_few else (
             number(group.auroc), interval(group.auroc_ci), number(group.sensitivity), number(group.specificity)
         )  # fmt: skip
-        table.add_row(f"{group.column} {group.value}", str(group.cases), str(group.diseased), *cells)
+        table.add_row(escape(f"{group.column} {group.value}"), str(group.cases), str(group.diseased), *cells)
     return table

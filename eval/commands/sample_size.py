@@ -13,13 +13,12 @@ from pydantic import Field
 from rich.console import Console
 
 from eval import sample_size
+from eval.case_options import BETWEEN, NUMBER, POSITIVE, RATE, Finite
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from eval.document import Document
 from eval.sample_size import AreaVariance, PilotComponents, Sides, Size
 from eval.version import version
 
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-_POSITIVE = click.FloatRange(0, min_open=True)
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
@@ -34,8 +33,8 @@ class SampleSizeDocument(Document):
 def _tested(function: _Command) -> _Command:
     """Options of methods that test."""
     for option in (
-        click.option("--power", type=_SHARE, default=0.8, show_default=True, help="Chance to show the difference."),
-        click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Error of the first kind."),
+        click.option("--power", type=BETWEEN, default=0.8, show_default=True, help="Chance to show the difference."),
+        click.option("--alpha", type=BETWEEN, default=0.05, show_default=True, help="Error of the first kind."),
         click.option(
             "--sides", type=click.Choice([str(one) for one in Sides]), default="two", show_default=True,
             help="Sides of the test.",
@@ -51,11 +50,11 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--sensitivity", type=_SHARE, help="Expected sensitivity, where it is to be estimated.")
-@click.option("--specificity", type=_SHARE, help="Expected specificity, where it is to be estimated.")
-@click.option("--half-width", type=_SHARE, required=True, help="Of the interval, as a share.")
-@click.option("--prevalence", type=_SHARE, required=True, help="Among those who are recruited.")
-@click.option("--level", type=_SHARE, default=0.95, show_default=True, help="Of the interval.")
+@click.option("--sensitivity", type=BETWEEN, help="Expected sensitivity, where it is to be estimated.")
+@click.option("--specificity", type=BETWEEN, help="Expected specificity, where it is to be estimated.")
+@click.option("--half-width", type=BETWEEN, required=True, help="Of the interval, as a share.")
+@click.option("--prevalence", type=BETWEEN, required=True, help="Among those who are recruited.")
+@click.option("--level", type=BETWEEN, default=0.95, show_default=True, help="Of the interval.")
 @json_option
 def buderer(
     sensitivity: float | None,
@@ -84,18 +83,18 @@ def buderer(
 
 def _area_command(model: AreaVariance, paper: str) -> None:
     @command.command(name=str(model), help=f"One area with a given width, against a value, or two areas ({paper}).")
-    @click.option("--auc", type=_SHARE, required=True, help="Expected area.")
-    @click.option("--half-width", type=_SHARE, help="Estimate the area with an interval of ± this.")
-    @click.option("--null", type=_SHARE, help="Show that the area differs from this.")
-    @click.option("--other", type=_SHARE, help="Show that the area differs from another score's expected area.")
+    @click.option("--auc", type=BETWEEN, required=True, help="Expected area.")
+    @click.option("--half-width", type=BETWEEN, help="Estimate the area with an interval of ± this.")
+    @click.option("--null", type=BETWEEN, help="Show that the area differs from this.")
+    @click.option("--other", type=BETWEEN, help="Show that the area differs from another score's expected area.")
     @click.option(
         "--correlation",
-        type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+        type=Finite(min=-1, max=1, min_open=True, max_open=True),
         default=0.0,
         show_default=True,
         help="Between the two estimated areas; 0 for two groups of cases.",
     )
-    @click.option("--ratio", type=_POSITIVE, default=1.0, show_default=True, help="Other cases for each diseased one.")
+    @click.option("--ratio", type=POSITIVE, default=1.0, show_default=True, help="Other cases for each diseased one.")
     @_tested
     @json_option
     def area(
@@ -134,8 +133,8 @@ _area_command(AreaVariance.OBUCHOWSKI, "Obuchowski 1994")
 
 
 @command.command()
-@click.option("--first-only", type=_SHARE, required=True, help="Share of cases only the first gets right.")
-@click.option("--second-only", type=click.FloatRange(0, 1), required=True, help="Share only the second gets right.")
+@click.option("--first-only", type=BETWEEN, required=True, help="Share of cases only the first gets right.")
+@click.option("--second-only", type=RATE, required=True, help="Share only the second gets right.")
 @_tested
 @json_option
 def connor(first_only: float, second_only: float, power: float, alpha: float, sides: str, json_to: str | None) -> None:
@@ -157,12 +156,12 @@ def connor(first_only: float, second_only: float, power: float, alpha: float, si
 
 
 @command.command(name="farrington-manning")
-@click.option("--first", type=_SHARE, required=True, help="Expected share of the first group.")
-@click.option("--second", type=_SHARE, required=True, help="Expected share of the second group.")
-@click.option("--margin", type=_SHARE, required=True, help="What the first may lose, as a share.")
-@click.option("--ratio", type=_POSITIVE, default=1.0, show_default=True, help="Cases of the second for each first.")
-@click.option("--power", type=_SHARE, default=0.8, show_default=True, help="Chance to show non-inferiority.")
-@click.option("--alpha", type=_SHARE, default=0.025, show_default=True, help="Error of the first kind, one-sided.")
+@click.option("--first", type=BETWEEN, required=True, help="Expected share of the first group.")
+@click.option("--second", type=BETWEEN, required=True, help="Expected share of the second group.")
+@click.option("--margin", type=BETWEEN, required=True, help="What the first may lose, as a share.")
+@click.option("--ratio", type=POSITIVE, default=1.0, show_default=True, help="Cases of the second for each first.")
+@click.option("--power", type=BETWEEN, default=0.8, show_default=True, help="Chance to show non-inferiority.")
+@click.option("--alpha", type=BETWEEN, default=0.025, show_default=True, help="Error of the first kind, one-sided.")
 @json_option
 def farrington_manning(
     first: float, second: float, margin: float, ratio: float, power: float, alpha: float, json_to: str | None
@@ -178,17 +177,17 @@ def farrington_manning(
 
 
 @command.command()
-@click.option("--treatment-reader", type=float, required=True, help="Variance of the interaction, from a pilot study.")
-@click.option("--error", type=_POSITIVE, required=True, help="Variance of an area over the pilot's cases.")
-@click.option("--cov1", type=float, required=True, help="Covariance: same reader, other treatment.")
-@click.option("--cov2", type=float, required=True, help="Covariance: other reader, same treatment.")
-@click.option("--cov3", type=float, required=True, help="Covariance: other reader, other treatment.")
+@click.option("--treatment-reader", type=NUMBER, required=True, help="Variance of the interaction, from a pilot study.")
+@click.option("--error", type=POSITIVE, required=True, help="Variance of an area over the pilot's cases.")
+@click.option("--cov1", type=NUMBER, required=True, help="Covariance: same reader, other treatment.")
+@click.option("--cov2", type=NUMBER, required=True, help="Covariance: other reader, same treatment.")
+@click.option("--cov3", type=NUMBER, required=True, help="Covariance: other reader, other treatment.")
 @click.option("--pilot-cases", type=click.IntRange(min=2), required=True, help="Cases of the pilot study.")
-@click.option("--difference", type=_SHARE, required=True, help="Of mean areas that is to be shown.")
+@click.option("--difference", type=BETWEEN, required=True, help="Of mean areas that is to be shown.")
 @click.option("--readers", type=click.IntRange(min=2), required=True, help="Readers of the study to be planned.")
 @click.option("--cases", type=click.IntRange(min=2), help="Cases, where the power is asked for instead.")
-@click.option("--power", type=_SHARE, default=0.8, show_default=True, help="Chance to show the difference.")
-@click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Error of the first kind, two-sided.")
+@click.option("--power", type=BETWEEN, default=0.8, show_default=True, help="Chance to show the difference.")
+@click.option("--alpha", type=BETWEEN, default=0.05, show_default=True, help="Error of the first kind, two-sided.")
 @json_option
 def mrmc(
     treatment_reader: float,

@@ -186,3 +186,10 @@ def test_the_paired_test_rejects_five_in_a_hundred_under_no_difference() -> None
         pair = [common + random.normal(size=120) for _ in range(2)]
         rejected.append(delong(pair, diseased).difference().p < 0.05)
     assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_a_difference_without_variance_that_is_not_zero_is_not_called_alike() -> None:
+    diseased = np.arange(8) >= 4
+    difference = delong([np.arange(8.0), -np.arange(8.0)], diseased).difference()
+    assert difference.estimate.value == 1
+    assert difference.estimate.reason == "the estimated variance of the difference is 0"

@@ -89,6 +89,13 @@ def test_the_distance_of_kolmogorov_and_smirnov_is_the_largest_of_the_two_distri
     assert found.p == pytest.approx(ks_2samp(a, b).pvalue)
 
 
+def test_an_index_of_one_bin_is_refused_and_a_constant_reference_is_not() -> None:
+    with pytest.raises(ValueError, match="two bins"):
+        drift.psi(np.ones(5), np.ones(5), bins=1)
+    found = drift.psi(np.ones(50), np.asarray([0.0, 1.0] * 25))
+    assert [one.current for one in found.bins] == [0.5, 0.5]
+
+
 # CUSUM ---------------------------------------------------------------------------------------------------------------
 
 

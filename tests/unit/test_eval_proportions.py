@@ -192,6 +192,35 @@ def test_the_clustered_interval_covers_at_least_93_of_100_samples_where_rows_agr
     assert np.mean(naive) < 0.85  # what is wrong with counting rows
 
 
+def test_with_rows_of_both_kinds_the_ratios_have_the_error_of_patients_left_out_one_at_a_time() -> None:
+    random = np.random.default_rng(8)
+    owner = np.repeat(np.arange(150), 4)
+    diseased = np.tile([True, False, False, True], 150)  # both breasts of a patient, one of them ill
+    called = random.normal(size=150)[owner] + 0.7 * random.normal(size=600) + diseased > 0.6
+    found = rates(called, diseased, owner.astype(str), [0.1])
+
+    def figures(rows: np.ndarray) -> list[float]:
+        one = rates(called[rows], diseased[rows], prevalences=[0.1])
+        ppv = one.at_prevalence[0].ppv.value
+        return [
+            math.log(one.lr_positive.value),
+            math.log(one.lr_negative.value),
+            one.balanced_accuracy.value,
+            math.log(ppv / (1 - ppv)),
+        ]
+
+    left = np.asarray([figures(owner != name) for name in range(150)])
+    errors = np.sqrt(149 / 150 * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    ppv = found.at_prevalence[0].ppv
+    widths = [
+        math.log(found.lr_positive.high / found.lr_positive.low),
+        math.log(found.lr_negative.high / found.lr_negative.low),
+        found.balanced_accuracy.high - found.balanced_accuracy.low,
+        math.log(ppv.high / (1 - ppv.high)) - math.log(ppv.low / (1 - ppv.low)),
+    ]
+    assert [width / (2 * 1.959963985) for width in widths] == pytest.approx(list(errors), rel=0.05)
+
+
 # rule-out ------------------------------------------------------------------------------------------------------------
 
 

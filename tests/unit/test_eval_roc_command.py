@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from eval.clustered import clustered_areas
 from eval.commands.roc import command
-from eval.delong import delong
+from eval.delong import delong, unpaired_difference
 
 
 def run(*arguments: str | Path) -> Result:
@@ -207,7 +207,7 @@ def test_without_json_a_table_is_printed_with_reasons(tmp_path: Path) -> None:
     result = run(*asked(cases(tmp_path, lift=2.0), "--bootstrap", "0"))
     assert result.exit_code == 0
     assert "AUROC" in result.stdout
-    assert "calibration: undefined" in result.stdout
+    assert "undefined: calibration" in result.stdout
 
 
 def test_json_to_a_file_leaves_the_table_on_the_screen(tmp_path: Path) -> None:
@@ -220,8 +220,82 @@ def test_json_to_a_file_leaves_the_table_on_the_screen(tmp_path: Path) -> None:
 
 def test_classes_that_do_not_overlap_are_told_with_an_area_of_1_and_no_interval(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
-    path.write_text("truth,score\n" + "".join(f"{int(row > 9)},{(row + 1) / 22}\n" for row in range(20)), encoding="utf-8")
+    path.write_text(
+        "truth,score\n" + "".join(f"{int(row > 9)},{(row + 1) / 22}\n" for row in range(20)), encoding="utf-8"
+    )
     document = of(*asked(path, "--bootstrap", "20"))
     assert (document["auroc"], document["auroc_ci"]) == (1.0, [None, None])
     assert "variance is 0" in document["undefined"]["auroc_ci"]
     assert "separate the classes" in document["undefined"]["calibration.slope"]
+
+
+def test_a_subgroup_is_tested_against_all_other_cases_unless_they_share_patients(tmp_path: Path) -> None:
+    path = cases(tmp_path)
+    truth, score, _, _ = columns(path)
+    women = np.arange(200) % 2 == 0
+    document = of(*asked(path, "--subgroup", "sex", "--bootstrap", "0"))
+    group = next(one for one in document["subgroups"] if one["value"] == "F")
+    expected = unpaired_difference(delong([score[women]], truth[women]), delong([score[~women]], truth[~women]))
+    assert group["difference_from_rest"] == pytest.approx(expected.estimate.value)
+    assert group["difference_from_rest_p"] == pytest.approx(expected.p)
+    shared = of(*asked(path, "--subgroup", "sex", "--patient", "patient", "--bootstrap", "0"))
+    assert shared["subgroups"][0]["difference_from_rest"] is None
+    assert "some patients" in shared["undefined"]["subgroups.sex=F.difference_from_rest"]
+
+
+def test_the_rows_of_a_patient_named_by_id_are_no_doubled_cases(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text(
+        "id,truth,score\n" + "".join(f"p{row // 2},{row % 2},0.{row}\n" for row in range(1, 9)), encoding="utf-8"
+    )
+    refused = run(*asked(path))
+    assert refused.exit_code == 1
+    assert "cases.csv: lines 3 and 4 both say id p1" in refused.stderr
+    assert "name with --patient" in refused.stderr
+    assert of(*asked(path, "--patient", "id", "--bootstrap", "0"))["counts"]["patients"] == 5
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--threshold", "nan"),
+        ("--threshold", "inf"),
+        ("--prevalence", "nan"),
+        ("--prevalence", "1"),
+        ("--sensitivity", "0"),
+    ],
+)
+def test_an_option_that_is_no_number_is_refused_by_its_name(tmp_path: Path, option: tuple[str, str]) -> None:
+    result = run(*asked(cases(tmp_path), *option))
+    assert result.exit_code == 2
+    assert option[0] in result.stderr
+
+
+def test_rates_of_a_partial_area_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
+    result = run(*asked(cases(tmp_path), "--fpr", "0.4", "0.2"))
+    assert result.exit_code == 1
+    assert "--fpr" in result.stderr
+
+
+def test_resampling_cases_that_do_not_overlap_gives_no_interval_of_width_zero(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text("truth,score\n" + "".join(f"{int(row > 9)},{row}\n" for row in range(20)), encoding="utf-8")
+    document = of(*asked(path, "--interval", "bootstrap", "--bootstrap", "50", "--sensitivity", "0.9"))
+    assert document["auroc_ci"] == [None, None]
+    assert "same figure" in document["undefined"]["auroc_ci"]
+    assert document["fixed_points"][0]["ci"] == [None, None]
+
+
+def test_names_of_groups_are_printed_as_they_are(tmp_path: Path) -> None:
+    path = cases(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace(",common", ",[/red] [b]x"), encoding="utf-8")
+    assert "[/red] [b]x" in run(*asked(path, "--subgroup", "vendor", "--bootstrap", "0")).stdout
+
+
+def test_probabilities_too_extreme_for_a_fit_have_no_slope_and_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    rows = [f"{row % 2},{'1e-300' if row % 3 else '1e-299'}" for row in range(12)]
+    path.write_text("truth,score\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    document = of(*asked(path, "--bootstrap", "10"))
+    assert document["calibration"]["in_the_large"] is None
+    assert "extreme" in document["undefined"]["calibration.in_the_large"]
