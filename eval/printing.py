@@ -35,6 +35,6 @@ def print_remarks(console: Console, document: Document) -> None:
     for key, reason in document.undefined.items():
         keys.setdefault(reason, []).append(key)
     for reason, which in keys.items():
-        console.print(f"undefined: {', '.join(which)}: {reason}", style="dim", highlight=False, markup=False)
+        console.print(f"{', '.join(which)}: undefined, {reason}", style="dim", highlight=False, markup=False)
     for note in document.notes:
         console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
