@@ -35,3 +35,13 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         missing("../shared/data is absent: real images for tests are kept beside the project")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_ehr() -> Path:
+    """Folder of schemas and dictionaries of the regional record; not part of the project."""
+    if not (SHARED / "ehr").is_dir():
+        missing(
+            "../shared/ehr is absent: the Ministry's schemas and dictionaries for tests are kept beside the project"
+        )
+    return SHARED / "ehr"
