@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from tinyhtml5.parser import HTMLParser as HTMLParserOfWeasyPrint
 
 from eval.commands.report import command, write_report
 from eval.report import checks
@@ -327,6 +328,9 @@ def test_every_number_on_the_pages_is_in_the_twin(printed: tuple[Language, str, 
 
 def test_the_pages_are_well_formed_and_refer_to_nothing_outside(printed: tuple[Language, str, Report]) -> None:
     _, text, _ = printed
+    judge = HTMLParserOfWeasyPrint()
+    judge.parse(text)
+    assert judge.errors == []
     parsed = _Tags.of(text)
     assert parsed.open == []
     assert len(parsed.ids) == len(set(parsed.ids)) == len(Sections.model_fields)
