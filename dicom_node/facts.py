@@ -40,6 +40,8 @@ class InstanceFacts:
         The side that the request names alone: L, R, U (one side, not said which), or empty.
     accession_number : str
         Accession Number (0008,0050): by it the radiologist's report finds the study. It stays in the ledger.
+    patient_orientation : tuple of str
+        Towards which side of the patient a row and a column run: ("L", "F") on most chest films; empty if not said.
     """
 
     modality: str = ""
@@ -69,6 +71,7 @@ class InstanceFacts:
     images_in_acquisition: int | None = None
     requested_side: RequestedSide = RequestedSide.UNSAID
     accession_number: str = field(default="", repr=False)  # in no log and no message
+    patient_orientation: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON column."""
@@ -78,7 +81,7 @@ class InstanceFacts:
     def from_json(data: dict[str, Any]) -> InstanceFacts:
         """Read what `to_json` wrote; fields of a later version are ignored, missing ones take their defaults."""
         known = {key: value for key, value in data.items() if key in InstanceFacts.__slots__}
-        for key in ("view_modifiers", "image_type", "normal"):
+        for key in ("view_modifiers", "image_type", "normal", "patient_orientation"):
             if known.get(key) is not None:
                 known[key] = tuple(known[key])
         if "presentation" in known:

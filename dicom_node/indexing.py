@@ -20,7 +20,7 @@ from dicom_node.requested_side import requested_side
 from inference.findings import SopUid, StudyUid
 from inference.images import LoadLimits
 from inference.loading import attributes as read
-from inference.loading.header import image_header, view, view_modifiers
+from inference.loading.header import image_header, patient_orientation, view, view_modifiers
 from inference.loading.reading import read_data_set, refusing
 from inference.refusals import Reason, Refusal, Refused
 from models.card import PresentationIntent
@@ -28,7 +28,7 @@ from models.card import PresentationIntent
 _KEYWORDS = (
     "PatientID IssuerOfPatientID PatientSex StationName Manufacturer RequestedProcedurePriority StudyPriorityID "
     "NumberOfStudyRelatedInstances ImagesInAcquisition RequestedProcedureDescription ProcedureCodeSequence "
-    "RequestAttributesSequence PerformedProcedureStepDescription AccessionNumber"
+    "RequestAttributesSequence PerformedProcedureStepDescription AccessionNumber PatientOrientation"
 )
 _MORE_TAGS = tuple(tag for word in _KEYWORDS.split() if (tag := tag_for_keyword(word)) is not None)
 _LIMITS = LoadLimits()
@@ -146,6 +146,7 @@ def _facts(data_set: Dataset) -> InstanceFacts:
         images_in_acquisition=read.integer(data_set, "ImagesInAcquisition"),
         requested_side=requested_side(_request(data_set)),
         accession_number=read.text(data_set, "AccessionNumber"),
+        patient_orientation=patient_orientation(data_set),
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from models.codes import CardPart, Code, Text
 from models.inputs import Input, VolumeInput
 from models.outputs import CenterHeatmapOutput, Output, ProbabilityOutput
+from models.wording import Category, CategorySystem, LabelWording
 
 ModelName = NewType("ModelName", str)
 ModelVersion = NewType("ModelVersion", str)
@@ -121,6 +122,8 @@ class Label(CardPart):
     picture: OperatingPoint | None = Field(default=None, description="null when the network says nothing of the whole")
     picture_calibration: Calibration = Calibration()
     breast: BreastComparison | None = Field(default=None, description="null: each breast is judged for itself")
+    wording: LabelWording | None = Field(default=None, description="null: the report has no words of the card's own")
+    category: Category | None = Field(default=None, description="the label is a category, such as BI-RADS 4A")
 
     @property
     def operating_point(self) -> OperatingPoint:
@@ -222,6 +225,9 @@ class ModelCard(CardPart):
     evaluation: EvaluationSummary
     guard: Guard | None = Field(default=None, description="null: nothing checks that a picture is of the right kind")
     limits: tuple[Text, ...] = Field(min_length=1, description="what the model cannot do; printed where people decide")
+    supported_categories: tuple[CategorySystem, ...] = Field(
+        default=(), description="systems of categories that reports may name: the model was made and judged for them"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> ModelCard:
@@ -231,6 +237,15 @@ class ModelCard(CardPart):
         runtimes = [weights.runtime for weights in self.weights]
         if len(set(runtimes)) != len(runtimes):
             raise ValueError("weights: one file per runtime")
+        return self
+
+    @model_validator(mode="after")
+    def _categories_are_supported(self) -> ModelCard:
+        for label in self.labels:
+            if label.category is not None and label.category.system not in self.supported_categories:
+                raise ValueError(
+                    f"labels: {label.key} is a category of {label.category.system}: see supported_categories"
+                )
         return self
 
     @model_validator(mode="after")
@@ -270,7 +285,7 @@ class ModelCard(CardPart):
         description is not. What a card leaves at its default takes no part, so that a key that a later version of
         the software adds does not rename the models of today; defaults therefore never change.
         """
-        parts = dict.fromkeys(("weights", "input", "output", "labels", "intended_use"), True)
+        parts = dict.fromkeys(("weights", "input", "output", "labels", "intended_use", "supported_categories"), True)
         decisive = self.model_dump(mode="json", include=parts, exclude_defaults=True)
         decisive["kinds"] = [self.input.kind, self.output.kind]
         decisive["name"], decisive["version"] = self.identity.name, self.identity.version

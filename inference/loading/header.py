@@ -39,6 +39,7 @@ _MAGNIFICATION_LIMITS = (1.0, 20.0)
 _MAX_AGE_YEARS = 130.0
 _DAYS_PER_YEAR = 365.2425
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
+_DIRECTION = re.compile(r"[LRAPHF]{1,3}")
 _AGE_UNITS_YEARS = {"D": 1 / _DAYS_PER_YEAR, "W": 7 / _DAYS_PER_YEAR, "M": 1 / 12, "Y": 1.0}
 
 # View codes of PS3.16 CID 4010 and CID 4014 with the older SNOMED-RT values, and the term of View Position.
@@ -150,6 +151,16 @@ def view_modifiers(data_set: Dataset) -> tuple[str, ...]:
         for modifier in read.items(item, "ViewModifierCodeSequence")
     ]
     return tuple(_MODIFIERS.get(code, code) for code in codes if code)
+
+
+def patient_orientation(data_set: Dataset) -> tuple[str, ...]:
+    """Patient Orientation (0020,0020) of row and column in letters of PS3.3 C.7.6.1.1.1; empty when it is neither.
+
+    Digitised mammograms carry the name of the view there, and some senders one value or rubbish.
+    """
+    found = tuple(str(value).strip(" \0").upper() for value in read.values(data_set, "PatientOrientation"))
+    is_pair = len(found) == 2 and all(_DIRECTION.fullmatch(value) for value in found)  # noqa: PLR2004
+    return found if is_pair else ()
 
 
 def _laterality(data_set: Dataset) -> str:
