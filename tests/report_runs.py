@@ -76,7 +76,7 @@ def _case(number: int, random: np.random.Generator, *, marks: bool) -> CaseRecor
         "case": f"film-{number:03d}",
         "patient": f"p{number * 2 // 3}",
         "positive": positive,
-        "reading": "opacity" if positive else "normal",
+        "reading": "opacity" if positive else _reading(number),
         "lesions": lesions if marks else (),
         "traits": {"sex": "F" if random.random() < 0.5 else "M", "view": "PA" if number % 12 else "AP"},
         "numbers": {"age_years": float(random.integers(18, 90))},
@@ -94,6 +94,13 @@ def _case(number: int, random: np.random.Generator, *, marks: bool) -> CaseRecor
         seconds=round(float(random.gamma(4, 0.05)), 4),
         **made,
     )
+
+
+def _reading(number: int) -> str:
+    """Group of a film without opacity: mostly other findings, some normal, a few of a rare kind."""
+    if number < 12:
+        return "rare"
+    return "other" if number % 4 else "normal"
 
 
 def _box(random: np.random.Generator) -> tuple[float, float, float, float]:

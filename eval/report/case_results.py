@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import calibration, utility
-from eval.clustered import clustered_areas
 from eval.datasets import Rules
-from eval.delong import delong
-from eval.intervals import Estimate
-from eval.proportions import Proportion, Rates, rates, rule_out
+from eval.proportions import Rates, rates, rule_out
 from eval.ranking import Bools, Floats, Ranking, Steps
+from eval.report.breakdown import against_groups
 from eval.report.judged import Judged
 from eval.report.sections import (
     AtPrevalence,
@@ -32,6 +30,7 @@ from eval.report.sections import (
     Point,
     RuleOut,
 )
+from eval.report.shares import area, shares
 from eval.report.values import Value
 from eval.resampling import percentile_estimate, resampled
 
@@ -95,6 +94,7 @@ def case_results(counted: Counted, served: Judged | None) -> CaseResults | None:
         auroc=area(counted.judged),
         average_precision=known.figure(lambda weights: steps(weights).average_precision()),
         prevalence=float(known.judged.diseased.mean()),
+        against=against_groups(counted.judged),
         operating=operating(counted),
         at_served=operating(replace(counted, judged=served)) if served is not None else None,
         predictive=tuple(_predictive(_rates(counted))),
@@ -105,46 +105,6 @@ def case_results(counted: Counted, served: Judged | None) -> CaseResults | None:
         calibration=_calibration(known),
         decision=_decision(known),
     )
-
-
-def area(judged: Judged) -> Value:
-    """AUROC of the analysed cases, by DeLong, or by Obuchowski (1997) where patients have several cases."""
-    kept = judged.among(judged.analysed)
-    if kept.clustered:
-        areas, method = clustered_areas([kept.scores], kept.diseased, kept.patients), "obuchowski_1997"
-    else:
-        areas, method = delong([kept.scores], kept.diseased), "delong"
-    return Value.made(areas.estimate(), method)
-
-
-def share(hits: Bools, among: Bools, judged: Judged) -> tuple[Value, ...]:
-    """Share of some cases: Clopper-Pearson decides, Wilson and Wald beside it."""
-    owners = judged.patients[among] if judged.clustered else None
-    return shares(Proportion.of(hits[among], owners))
-
-
-def shares(found: Proportion) -> tuple[Value, ...]:
-    """A proportion as values, one for each kind of interval, the deciding one first."""
-    kinds = {"clopper_pearson": found.exact, "wilson": found.wilson, "wald": found.wald}
-    return tuple(
-        Value.made(_exactly(estimate, found), kind, count=found.successes, of=found.trials)
-        for kind, estimate in kinds.items()
-    )
-
-
-def _exactly(estimate: Estimate, found: Proportion) -> Estimate:
-    """The estimate with the very quotient of the counts, which effective numbers reach only to rounding."""
-    return replace(estimate, value=found.successes / found.trials) if found.trials else estimate
-
-
-def sensitivity(judged: Judged) -> Value:
-    """Diseased cases called positive; those not analysed are missed."""
-    return share(judged.called, judged.diseased, judged)[0]
-
-
-def specificity(judged: Judged) -> Value:
-    """Other cases called negative; those not analysed are false positives."""
-    return share(~judged.called, ~judged.diseased, judged)[0]
 
 
 def _rates(counted: Counted) -> Rates:

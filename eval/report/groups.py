@@ -10,16 +10,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from eval.proportions import Proportion
-from eval.report.case_results import Counted, area, sensitivity, shares, specificity
+from eval.report.breakdown import TOO_FEW
+from eval.report.case_results import Counted
 from eval.report.describe import natural, traits_of, value_of
 from eval.report.judged import Judged, patients_of
 from eval.report.lesion_results import found_at_threshold
 from eval.report.marks import Matched
 from eval.report.sections import Group, Lowest
+from eval.report.shares import area, sensitivity, shares, specificity
 from eval.report.values import Value
 from eval.runs import Run
 
-TOO_FEW = 10
 _FIGURES = ("auroc", "sensitivity", "specificity", "found")
 
 

@@ -13,9 +13,11 @@ from eval.froc import SensitivityAtRates, on_normal_images
 from eval.luna16 import performance
 from eval.proportions import Proportion
 from eval.ranking import Bools, Floats, ratio
-from eval.report.case_results import Counted, shares
+from eval.report.breakdown import by_size
+from eval.report.case_results import Counted
 from eval.report.marks import Matched
 from eval.report.sections import FrocPoint, LesionResults, Point
+from eval.report.shares import shares
 from eval.report.values import Value
 from eval.runs import CaseRecord, Run
 
@@ -50,6 +52,7 @@ def lesion_results(counted: Counted, matched: Matched, run: Run) -> LesionResult
         found=found_share(counted, matched, run),
         false_per_case=counted.figure(lambda weights: np.asarray(weights @ wrong / weights.sum(axis=1))),
         false_per_normal_case=_per_normal(counted, wrong, normal),
+        by_size=by_size(matched, found_at_threshold(matched, run, counted), cases),
         froc=_curve(matched, rules),
     )
 

@@ -14,8 +14,7 @@ from eval.datasets import Hit, Passport, Words
 from eval.intervals import Estimate
 from eval.proportions import Proportion
 from eval.report import describe
-from eval.report.case_results import shares
-from eval.report.groups import TOO_FEW
+from eval.report.breakdown import TOO_FEW
 from eval.report.inputs import Inputs, in_both
 from eval.report.judged import Judged
 from eval.report.sections import (
@@ -36,6 +35,7 @@ from eval.report.sections import (
     Statistics,
     Technical,
 )
+from eval.report.shares import shares
 from eval.report.statements import (
     MONITORING_ITEMS,
     READER_ITEMS,

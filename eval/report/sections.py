@@ -287,12 +287,24 @@ class Benefit(Part):
     all_positive: float
 
 
+class Against(Part):
+    """Positive cases against one group of the negatives. Figures are null where the group is too small."""
+
+    reading: str
+    cases: int
+    patients: int
+    too_few: bool
+    auroc: Value | None
+    specificity: Value | None
+
+
 class CaseResults(Part):
     """9a. Results of whole cases."""
 
     auroc: Value
     average_precision: Value
     prevalence: float
+    against: tuple[Against, ...] = Field(description="empty where the negatives are of one group")
     operating: Operating
     at_served: Operating | None = Field(description="in folds also at the card's threshold, which saw these cases")
     predictive: tuple[AtPrevalence, ...]
@@ -312,6 +324,16 @@ class FrocPoint(Part):
     threshold: float | None = Field(description="lowest that keeps the rate; null: before any mark")
 
 
+class SizeBand(Part):
+    """A third of the lesions by size, and how many of them are found at the served threshold."""
+
+    unit: str = Field(description="mm or px")
+    low: float
+    high: float
+    lesions: int
+    found: Value
+
+
 class LesionResults(Part):
     """9b. Results of marks and lesions."""
 
@@ -324,6 +346,7 @@ class LesionResults(Part):
     found: Value
     false_per_case: Value
     false_per_normal_case: Value
+    by_size: tuple[SizeBand, ...] = Field(description="empty where sizes are not known or lesions too few")
     froc: tuple[Point, ...]
 
 

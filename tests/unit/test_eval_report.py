@@ -130,6 +130,31 @@ def test_small_subgroups_are_too_few_and_the_lowest_group_is_named(made: tuple[R
     assert lowest.result.value == min(value for value in judged if value is not None)
 
 
+def test_positives_are_held_against_each_group_of_negatives(made: tuple[Run, Report]) -> None:
+    run, report = made
+    found = report.twin.sections.results.cases
+    assert found is not None
+    rows = {one.reading: one for one in found.against}
+    assert set(rows) == {"normal", "other", "rare"}
+    assert rows["rare"].too_few
+    assert rows["rare"].auroc is None
+    kept = [case for case in run.judged if case.score is not None and (case.positive or case.reading == "normal")]
+    auroc = rows["normal"].auroc
+    assert auroc is not None
+    assert auroc.value == pytest.approx(roc_auc_score([case.positive for case in kept], [case.score for case in kept]))
+    assert sum(one.cases for one in rows.values()) == report.twin.sections.data.flow.negative
+
+
+def test_lesions_found_are_told_by_thirds_of_their_size(made: tuple[Run, Report]) -> None:
+    found = made[1].twin.sections.results.lesions
+    assert found is not None
+    assert len(found.by_size) == 3
+    assert sum(one.lesions for one in found.by_size) == found.lesions
+    assert sum(one.found.count or 0 for one in found.by_size) == found.found.count
+    assert [one.low for one in found.by_size] == sorted(one.low for one in found.by_size)
+    assert found.by_size[0].high <= found.by_size[1].low
+
+
 def test_the_table_of_cases_repeats_the_figures_and_names_no_patient(made: tuple[Run, Report]) -> None:
     run, report = made
     rows = list(csv.DictReader(io.StringIO(report.cases)))
