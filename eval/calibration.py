@@ -147,10 +147,13 @@ def _logistic(design: Floats, offset: Floats, diseased: Bools, patients: NDArray
     errors = np.sqrt(
         np.diag(_covariance(np.asarray(np.linalg.inv(information)), design * residuals[:, None], patients))
     )
-    return [
-        Estimate(value=float(value), low=float(value - Z_95 * error), high=float(value + Z_95 * error))
-        for value, error in zip(held, errors, strict=True)
-    ]
+    return [_fitted(float(value), float(error)) for value, error in zip(held, errors, strict=True)]
+
+
+def _fitted(value: float, error: float) -> Estimate:
+    if not error > 0:
+        return Estimate(value=value, low=math.nan, high=math.nan, reason="the estimated variance is 0")
+    return Estimate(value=value, low=value - Z_95 * error, high=value + Z_95 * error)
 
 
 def _covariance(inverse: Floats, gradients: Floats, patients: NDArray[np.str_] | None) -> Floats:

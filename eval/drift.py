@@ -7,6 +7,7 @@ never that the model became worse; that is what `sensitivity_cusum` watches, whe
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from eval.ranking import Bools, Floats
 
 PSI_BINS = 10
 PSI_FLOOR = 1e-4
+_EXACT_KS = 1000  # cases up to which p is computed exactly
 _HIGHEST_LIMIT = 20.0  # of a CUSUM: run lengths there are beyond any service
 PSI_MODERATE, PSI_LARGE = 0.1, 0.25  # conventional bounds of credit scoring (Siddiqi 2006)
 
@@ -113,8 +115,10 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> KolmogorovSmirnov:
     """Two-sample test; with ties p is conservative. Exact for small samples, else asymptotic (scipy's choice)."""
     if not len(reference) or not len(current):
         return KolmogorovSmirnov(distance=math.nan, p=math.nan)
-    with np.errstate(all="ignore"):
-        found = ks_2samp(reference, current, method="asymp" if max(len(reference), len(current)) > 1000 else "auto")  # noqa: PLR2004
+    method = "asymp" if max(len(reference), len(current)) > _EXACT_KS else "auto"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy says when the exact p fails and it takes the other
+        found = ks_2samp(reference, current, method=method)
     return KolmogorovSmirnov(distance=float(found.statistic), p=float(found.pvalue))
 
 

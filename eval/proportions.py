@@ -21,6 +21,7 @@ from eval.ranking import Bools, Floats
 from eval.roc import threshold_at_sensitivity
 
 NOTHING = "0 of 0: there are no cases of this kind"
+_NO_ERROR = "all cases were called alike: the estimated variance is 0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +210,8 @@ def _likelihood_ratio(over: Proportion, under: Proportion, correlation: float, i
     if not over.successes:
         return Estimate(value=0.0, low=math.nan, high=math.nan, reason="a ratio of 0 has no logarithm, no interval")
     error = _log_ratio_error(over, under, correlation)
+    if error == 0:
+        return Estimate(value=value, low=math.nan, high=math.nan, reason=_NO_ERROR)
     return Estimate(value=value, low=value * math.exp(-Z_95 * error), high=value * math.exp(Z_95 * error))
 
 
@@ -257,6 +260,8 @@ def _predictive(right: Proportion, wrong: Proportion, share: float, correlation:
     if true == 0 or false == 0:
         return Estimate(value=value, low=math.nan, high=math.nan, reason="log odds of 0 or 1 have no interval")
     error = _log_ratio_error(right, wrong, correlation)
+    if error == 0:
+        return Estimate(value=value, low=math.nan, high=math.nan, reason=_NO_ERROR)
     center = math.log(true / false)
     low, high = (1 / (1 + math.exp(-edge)) for edge in (center - Z_95 * error, center + Z_95 * error))
     return Estimate(value=value, low=low, high=high)

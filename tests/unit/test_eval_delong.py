@@ -42,6 +42,30 @@ def drawn(seed: int, cases: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return first, np.round(common + 0.5 * diseased, 1), diseased
 
 
+SAH = """
+suppressMessages(library(pROC)); data(aSAH)
+poor <- as.integer(aSAH$outcome == "Poor")
+write.csv(data.frame(poor, aSAH$s100b, as.integer(aSAH$wfns)), row.names=FALSE)
+"""
+
+
+def test_the_published_figures_of_the_haemorrhage_study_come_out() -> None:
+    # Turck and others 2010, as Robin and others 2011 (BMC Bioinformatics 12:77) print them
+    done = subprocess.run([require_tool("Rscript"), "-e", SAH], capture_output=True, text=True, check=False)
+    if "no package called" in done.stderr:
+        missing("R has no pROC")
+    rows = np.asarray([[float(cell) for cell in line.split(",")] for line in done.stdout.splitlines()[1:]])
+    diseased, s100b, wfns = rows[:, 0] == 1, rows[:, 1], rows[:, 2]
+    assert (diseased.sum(), (~diseased).sum()) == (41, 72)
+    areas = delong([wfns, s100b], diseased)
+    estimate = areas.estimate(1)
+    assert estimate.value == pytest.approx(0.7313686, abs=5e-8)
+    assert (estimate.low, estimate.high) == (pytest.approx(0.6301182, abs=5e-8), pytest.approx(0.8326189, abs=5e-8))
+    assert areas.values[0] == pytest.approx(0.8236789, abs=5e-8)
+    difference = areas.difference()
+    assert (difference.z, difference.p) == (pytest.approx(2.209, abs=5e-4), pytest.approx(0.02718, abs=5e-6))
+
+
 @pytest.fixture(scope="module")
 def proc(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """What pROC says of `drawn(3)`."""

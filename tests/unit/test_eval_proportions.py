@@ -125,6 +125,14 @@ def test_what_divides_by_nothing_is_undefined(counts: tuple[int, int, int, int],
     assert reason in estimate.reason
 
 
+def test_ratios_of_calls_that_are_all_alike_have_no_interval_of_width_zero() -> None:
+    found = rates_of_counts(10, 20, 0, 0, [0.1])
+    for estimate in (found.lr_positive, found.at_prevalence[0].ppv):
+        assert math.isnan(estimate.low)
+        assert "called alike" in estimate.reason
+    assert found.lr_positive.value == 1
+
+
 def test_a_prevalence_of_0_or_1_is_refused() -> None:
     with pytest.raises(ValueError, match="prevalence lies between"):
         rates_of_counts(1, 1, 1, 1, [1.0])
