@@ -11,7 +11,16 @@ from lxml import etree
 
 from dicom_node.ehr import snils
 from dicom_node.ehr.context import ContextMissing, Identifier, Revision
-from dicom_node.ehr.semd import ContextInvalid, SemdProfile, SemdSite, check_semd, edition_4, read_edition, write_semd
+from dicom_node.ehr.semd import (
+    ContextInvalid,
+    SemdProfile,
+    SemdSite,
+    check_semd,
+    edition_4,
+    read_edition,
+    unknown,
+    write_semd,
+)
 from dicom_node.ehr.semd.profile import Dictionaries
 from dicom_node.results.texts import RESEARCH_SENTENCE, warning_sentence
 from models.card import ModelCard
@@ -215,6 +224,53 @@ def test_everything_that_lacks_is_named_at_once() -> None:
         "profile.site.place",
         "profile.studies (no rule fits modality and body part)",
     }
+
+
+def test_what_the_document_does_without_is_told() -> None:
+    assert unknown(make_document(whole=True), PROFILE) == ()
+    assert unknown(make_document(whole=False), SemdProfile(edition=edition_4(), site=SemdSite(place="1"))) == (
+        "patient.snils",
+        "patient.birth_date",
+        "patient.sex",
+        "encounter.begun",
+        "order.placer",
+        "order.diagnosis_code",
+        "order.diagnosis_text",
+        "profile.site.service_form",
+        "profile.site.service_condition",
+        "source.dose_msv",
+        "source.device_model",
+        "source.device_serial",
+        "key_image",
+        "patient.document",
+        "patient.policy",
+        "patient.address",
+    )
+
+
+def test_a_block_of_which_a_part_lacks_is_left_out_whole_and_the_part_is_told(judges: SemdJudges) -> None:
+    request = make_document(whole=True)
+    patient = request.patient
+    assert patient.document is not None and patient.policy is not None and patient.address is not None
+    patient = replace(
+        patient,
+        document=replace(patient.document, issued_on=None),
+        policy=replace(patient.policy, kind="77"),
+        address=replace(patient.address, region_code="16"),
+    )
+    request = replace(request, patient=patient)
+
+    document = write_semd(request, PROFILE)
+
+    hold(document, judges)
+    for block in ("IdentityDoc", "InsurancePolicy", "addr"):
+        path = f"v:recordTarget/v:patientRole/*[local-name()='{block}']/@nullFlavor"
+        assert texts(document, path) == ["NI"]
+    assert unknown(request, PROFILE) == (
+        "patient.document.issued_on",
+        "profile.site.codes.policies (the name of patient.policy.kind)",
+        "profile.site.codes.regions (the name of patient.address.region_code)",
+    )
 
 
 def test_wrong_values_are_refused_by_the_names_of_their_fields_and_never_shown() -> None:

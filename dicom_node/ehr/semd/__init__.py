@@ -1,8 +1,9 @@
 """SEMD "Протокол инструментального исследования": an unsigned, checked draft for the physician's system.
 
 `write_semd` writes it from a `DocumentRequest` under a `SemdProfile`; `check_semd` holds a document to what the profile
-says. That a draft passes the Ministry's schema and Schematron is shown by the tests; that the federal register takes it
-is not claimed: it also checks people, organisation and signature. Sending is the outbox's.
+says; `missing` and `unknown` tell beforehand what stops a document and what it does without. That a draft passes the
+Ministry's schema and Schematron is shown by the tests; that the federal register takes it is not claimed: it also
+checks people, organisation and signature. Sending is the outbox's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dicom_node.ehr.semd.profile import (
     edition_4,
     read_edition,
 )
-from dicom_node.ehr.semd.requirements import ContextInvalid
+from dicom_node.ehr.semd.requirements import ContextInvalid, missing, unknown
 
 __all__ = [
     "ContextInvalid",
@@ -31,6 +32,8 @@ __all__ = [
     "StudyRule",
     "check_semd",
     "edition_4",
+    "missing",
     "read_edition",
+    "unknown",
     "write_semd",
 ]

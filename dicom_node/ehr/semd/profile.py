@@ -200,9 +200,12 @@ class SemdProfile(_Part):
             "service_conditions": self.site.service_condition,
             "confidentiality": self.site.confidentiality,
         }
-        unknown = [key for key, code in asked.items() if code is not None and self.name_of(key, code) is None]
+        unknown = {key for key, code in asked.items() if code is not None and self.name_of(key, code) is None}
+        unknown |= {"studies" for rule in self.site.studies if self.name_of("studies", rule.code) is None}
+        for key in CodeMap.model_fields:
+            unknown |= {key for code in getattr(self.site.map, key).values() if self.name_of(key, code) is None}
         if unknown:
-            raise ValueError(f"codes without a name in the profile, add them under codes: {', '.join(unknown)}")
+            raise ValueError(f"codes without a name in the profile, add them under codes: {', '.join(sorted(unknown))}")
         return self
 
     def dictionary(self, key: str) -> Dictionary:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from dicom_node.ehr import snils
-from dicom_node.ehr.context import DocumentRequest, Employee, Organisation, PersonName
+from dicom_node.ehr.context import DocumentRequest, Employee, Organisation, Patient, PersonName
 from dicom_node.ehr.semd.profile import SemdProfile
 
 _OID: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+", re.ASCII)
@@ -119,6 +119,50 @@ def visit_code(request: DocumentRequest, profile: SemdProfile) -> str | None:
     """Kind of the visit: that of the encounter, else the site's own."""
     kind = request.encounter.kind_code if request.encounter is not None else None
     return kind or profile.site.visit
+
+
+def unknown(request: DocumentRequest, profile: SemdProfile) -> tuple[str, ...]:
+    """Every field that the document does without: it goes out as ``nullFlavor`` or not at all.
+
+    A block of which the rules want several parts together goes out whole or not at all; its missing part is named.
+    """
+    source, order, encounter = request.source, request.order, request.encounter
+    kept = {
+        "patient.snils": request.patient.snils,
+        "patient.birth_date": request.patient.birth_date,
+        "patient.sex": request.patient.sex,
+        "encounter": encounter,
+        "encounter.begun": encounter.begun if encounter is not None else True,
+        "order.placer": order.placer,
+        "order.diagnosis_code": order.diagnosis_code,
+        "order.diagnosis_text": order.diagnosis_text,
+        "profile.site.service_form": profile.site.service_form,
+        "profile.site.service_condition": profile.site.service_condition,
+        "source.dose_msv": source.dose_msv is not None,
+        "source.device_model": source.device_model.strip(),
+        "source.device_serial": source.device_serial.strip(),
+        "key_image": request.key_image,
+    }
+    return (*(field for field, value in kept.items() if not value), *_unknown_of_patient(request.patient, profile))
+
+
+def _unknown_of_patient(patient: Patient, profile: SemdProfile) -> Iterator[str]:
+    document, policy, address = patient.document, patient.policy, patient.address
+    if document is None:
+        yield "patient.document"
+    else:
+        if profile.name_of("identity_documents", document.kind) is None:
+            yield "profile.site.codes.identity_documents (the name of patient.document.kind)"
+        if document.issued_on is None:
+            yield "patient.document.issued_on"
+    if policy is None:
+        yield "patient.policy"
+    elif profile.name_of("policies", policy.kind) is None:
+        yield "profile.site.codes.policies (the name of patient.policy.kind)"
+    if address is None:
+        yield "patient.address"
+    elif profile.name_of("regions", address.region_code) is None:
+        yield "profile.site.codes.regions (the name of patient.address.region_code)"
 
 
 def wrong(request: DocumentRequest, profile: SemdProfile) -> tuple[str, ...]:
