@@ -152,7 +152,8 @@ def _logistic(design: Floats, offset: Floats, diseased: Bools, patients: NDArray
 
 def _fitted(value: float, error: float) -> Estimate:
     if not error > 0:
-        return Estimate(value=value, low=math.nan, high=math.nan, reason="the estimated variance is 0")
+        reason = "the estimated variance is 0, or needs more patients"
+        return Estimate(value=value, low=math.nan, high=math.nan, reason=reason)
     return Estimate(value=value, low=value - Z_95 * error, high=value + Z_95 * error)
 
 
@@ -163,7 +164,9 @@ def _covariance(inverse: Floats, gradients: Floats, patients: NDArray[np.str_] |
     owner = np.unique(patients, return_inverse=True)[1]
     sums = np.stack([np.bincount(owner, weights=column) for column in gradients.T])
     count = sums.shape[1]
-    return np.asarray(count / max(count - 1, 1) * inverse @ (sums @ sums.T) @ inverse)
+    if count == 1:
+        return np.full_like(inverse, math.nan)
+    return np.asarray(count / (count - 1) * inverse @ (sums @ sums.T) @ inverse)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from eval.delong import Z_95
 from eval.intervals import Estimate
 from eval.ranking import Bools, Floats, Ranking, Steps
 
+_ROUNDING = 1e-20  # share of the squares that rounding leaves where all patients have the same influence
 _NO_VARIANCE = "the estimated variance is 0, or needs more patients"
 
 
@@ -45,11 +46,12 @@ def influence_variance(
     sums = np.bincount(owner, weights=influence)
     ill = np.bincount(owner, weights=diseased) > 0
     strata = [sums[ill], sums[~ill]] if stratified else [sums]
-    return math.fsum(
+    variance = math.fsum(
         float(((part - part.mean()) ** 2).sum()) * len(part) / (len(part) - 1) if len(part) > 1 else math.nan
         for part in strata
         if len(part)
     )
+    return variance if not variance <= _ROUNDING * float(sums @ sums) else 0.0
 
 
 def average_precision_estimate(
