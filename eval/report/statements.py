@@ -25,7 +25,17 @@ USE_ITEMS: Final = ("users", "place", "contraindications", "human_control")
 READER_ITEMS: Final = ("design", "readers", "results")
 ROBUSTNESS_ITEMS: Final = ("repeatability", "hardware", "stress")
 MONITORING_ITEMS: Final = ("plan", "responsible", "actions")
-STUDY_ITEMS: Final = ("registration", "protocol", "ethics", "funding", "interests", "availability", "contact")
+STUDY_ITEMS: Final = (
+    "design",
+    "external",
+    "registration",
+    "protocol",
+    "ethics",
+    "funding",
+    "interests",
+    "availability",
+    "contact",
+)
 
 
 def _answer(given: object) -> object:

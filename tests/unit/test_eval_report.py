@@ -28,6 +28,7 @@ from eval.report.inputs import read_inputs
 from eval.report.language import LANGUAGES, Language, number, read_words, short
 from eval.report.pages import page
 from eval.report.pdf import pdf_of
+from eval.report.parts import STANDARD_ITEMS
 from eval.report.sections import Sections
 from eval.report.statements import MONITORING_ITEMS, READER_ITEMS, ROBUSTNESS_ITEMS, STUDY_ITEMS, USE_ITEMS
 from eval.report.values import Value
@@ -477,6 +478,8 @@ def test_checklists_are_whole_and_point_at_sections_and_items_that_there_are() -
         "subgroups": ROBUSTNESS_ITEMS,
         "monitoring": MONITORING_ITEMS,
         "reproducibility": STUDY_ITEMS,
+        "data": tuple(PASSPORT),
+        "standard": STANDARD_ITEMS,
     }
     for row in (*claim, *stard, *gost):
         assert (row.section is None) == (row.absent is not None)
