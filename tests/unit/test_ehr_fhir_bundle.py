@@ -10,7 +10,8 @@ import pytest
 from dicom_node.ehr.context import ContextMissing, DocumentRequest, Identifier, Order, Revision
 from dicom_node.ehr.fhir.bundle import write_bundle
 from dicom_node.ehr.fhir.entries import Attachment
-from dicom_node.ehr.fhir.profile import ProfileError, read_profile
+from dicom_node.ehr.fhir.profile import read_profile
+from dicom_node.ehr.profile_file import ProfileError
 from tests.medplum import schema_faults
 from tests.record_cases import NOON, hostile_record, make_record
 

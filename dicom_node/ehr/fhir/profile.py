@@ -6,18 +6,13 @@ of a region only at second hand (header scheme, code systems, kinds of task) sta
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dicom_node.ehr.profile_file import read_profile_file
 
 SHIPPED: Final = ("plain", "odii")
-
-
-class ProfileError(Exception):
-    """A profile cannot be read or breaks a rule; the message names the file and every fault. Permanent."""
 
 
 class _Part(BaseModel):
@@ -87,18 +82,4 @@ def read_profile(name: str) -> PlainProfile | RegionalProfile:
     ProfileError
         When it cannot be read or breaks a rule.
     """
-    if name in SHIPPED:
-        text = resources.files("dicom_node.ehr.fhir").joinpath("profiles", f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            told = f"{name}: cannot be read ({type(error).__name__}): name {' or '.join(SHIPPED)}, or a file in UTF-8"
-            raise ProfileError(told) from error
-    try:
-        return _ADAPTER.validate_python(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{name}: not valid TOML: {error}") from error
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc'])) or 'profile'}: {fault['msg']}" for fault in error.errors()]
-        raise ProfileError(f"{name}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error
+    return read_profile_file(name, _ADAPTER, package="dicom_node.ehr.fhir", shipped=SHIPPED)
