@@ -27,8 +27,8 @@ from eval.report.faults import ReportError
 from eval.report.inputs import read_inputs
 from eval.report.language import LANGUAGES, Language, number, read_words, short
 from eval.report.pages import page
-from eval.report.pdf import pdf_of
 from eval.report.parts import STANDARD_ITEMS
+from eval.report.pdf import pdf_of
 from eval.report.sections import Sections
 from eval.report.statements import MONITORING_ITEMS, READER_ITEMS, ROBUSTNESS_ITEMS, STUDY_ITEMS, USE_ITEMS
 from eval.report.values import Value
