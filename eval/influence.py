@@ -66,12 +66,12 @@ def average_precision_estimate(
     ranking = Ranking.of(scores)
     steps = Steps.of(ranking, diseased)
     value = float(steps.average_precision())
-    influence = _precision_influence(ranking, steps, diseased, value)
+    influence = precision_influence(ranking, steps, diseased, value)
     variance = influence_variance(influence, patients, diseased, stratified=stratified)
     return logit_interval(value, variance)
 
 
-def _precision_influence(ranking: Ranking, steps: Steps, diseased: Bools, value: float) -> Floats:
+def precision_influence(ranking: Ranking, steps: Steps, diseased: Bools, value: float) -> Floats:
     """(cases,) derivative of average precision: through recall at its own step, through precision at all lower ones."""
     total = float(steps.diseased)
     positive = steps.true + steps.false

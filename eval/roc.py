@@ -147,7 +147,12 @@ def roc_band(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Floats, Floats]:
-    """Pointwise 95 % band of the ROC curve from resampled patients: lower and upper sensitivity at each rate."""
+    """Pointwise 95 % band of the ROC curve from resampled patients: lower and upper sensitivity at each rate.
+
+    NaN everywhere without a class.
+    """
+    if diseased.all() or not diseased.any():
+        return np.full(len(false_positive_rates), math.nan), np.full(len(false_positive_rates), math.nan)
     ranking = Ranking.of(scores)
     draws = resampled(
         lambda weights: Steps.of(ranking, diseased, weights).sensitivities(false_positive_rates),

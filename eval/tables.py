@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from eval.document import Source
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 _TRUE, _FALSE = frozenset({"1", "1.0", "true", "yes"}), frozenset({"0", "0.0", "false", "no"})
+_CYRILLIC, _BEYOND_DOUBT = re.compile("[\u0400-\u04ff]"), 3
 _SHOWN = 40  # characters of a faulty cell that a message repeats
 
 
@@ -121,9 +123,11 @@ class Table:
         first = next(row for row, key in enumerate(keys) if counts[key] > 1)
         rows = [str(self.lines[row]) for row, key in enumerate(keys) if key == keys[first]]
         shown = ", ".join(f"{column} {_short(cell)}" for column, cell in zip(columns, keys[first], strict=True))
+        say = "both say" if len(rows) == 2 else "all say"  # noqa: PLR2004 - both are two
+        keys_doubled = sum(count > 1 for count in counts.values())
         raise TableError(
-            f"{self.path.name}: lines {' and '.join(rows[:3])} both say {shown}; {remedy}"
-            + (f" ({sum(count > 1 for count in counts.values())} such keys)" if len(counts) > 1 else "")
+            f"{self.path.name}: lines {' and '.join(rows[:3])} {say} {shown}; {remedy}"
+            + (f" ({keys_doubled} such keys)" if keys_doubled > 1 else "")
         )
 
     def fault(self, row: int, column: str, what: str) -> str:
@@ -246,11 +250,12 @@ def _refuse_mixed(path: Path, data: bytes) -> None:
 
 
 def _is_utf8(line: bytes) -> bool:
+    """Whether a line is UTF-8 beyond doubt: a pair of Windows-1251 letters can be one of UTF-8, three Cyrillic not."""
     try:
-        line.decode("utf-8")
+        text = line.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return True
+    return len(_CYRILLIC.findall(text)) >= _BEYOND_DOUBT
 
 
 def _as(path: Path, data: bytes, encoding: str) -> str:

@@ -96,7 +96,9 @@ def check(command: click.Command, *arguments: str | Path) -> None:
 @pytest.mark.parametrize("by_patient", [False, True])
 @given(table=TABLES, method=st.sampled_from(["plain", "logit", "bootstrap"]))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_roc(tmp_path: Path, by_patient: bool, table: tuple[int, int, str, float, int], method: str) -> None:
+def test_scores_that_say_little_or_nothing_are_told_by_roc_with_reasons(
+    tmp_path: Path, by_patient: bool, table: tuple[int, int, str, float, int], method: str
+) -> None:
     path = write(tmp_path / "cases.csv", table)
     more = ("--patient", "person") if by_patient else ()
     check(
@@ -109,7 +111,7 @@ def test_roc(tmp_path: Path, by_patient: bool, table: tuple[int, int, str, float
 @pytest.mark.parametrize("by_patient", [False, True])
 @given(table=TABLES, other=TABLES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_proportions_paired_and_drift(
+def test_calls_that_say_little_or_nothing_are_told_by_the_other_commands_with_reasons(
     tmp_path: Path,
     by_patient: bool,
     table: tuple[int, int, str, float, int],

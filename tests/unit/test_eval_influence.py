@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.delong import Placements, delong
-from eval.influence import _precision_influence, average_precision_estimate, influence_variance, mean_estimate
+from eval.influence import average_precision_estimate, influence_variance, mean_estimate, precision_influence
 from eval.ranking import Ranking, Steps
 from eval.resampling import resampled
 from eval.roc import average_precision
@@ -30,7 +30,7 @@ def test_the_influence_on_average_precision_is_its_derivative_by_the_weight_of_a
     steps = Steps.of(ranking, diseased)
     nudged = 1 + 1e-6 * np.eye(len(cases))
     moved = (Steps.of(ranking, diseased, nudged).average_precision() - average_precision(scores, diseased)) / 1e-6
-    found = _precision_influence(ranking, steps, diseased, average_precision(scores, diseased))
+    found = precision_influence(ranking, steps, diseased, average_precision(scores, diseased))
     assert list(found) == pytest.approx(list(moved), abs=1e-4)
 
 
@@ -60,9 +60,7 @@ def test_with_patients_it_is_the_variance_of_resampled_patients(stratified: bool
         seed=1,
         stratified=stratified,
     )
-    influence = _precision_influence(
-        ranking, Steps.of(ranking, diseased), diseased, average_precision(scores, diseased)
-    )
+    influence = precision_influence(ranking, Steps.of(ranking, diseased), diseased, average_precision(scores, diseased))
     variance = influence_variance(influence, patients, diseased, stratified=stratified)
     assert math.sqrt(variance) == pytest.approx(draws.std(), rel=0.1)
 

@@ -209,6 +209,7 @@ def test_figures_of_one_class_are_undefined_and_say_why() -> None:
     patients = np.asarray(["a", "b"])
     assert math.isnan(average_precision(scores, well))
     assert math.isnan(partial_auroc(scores, well, 0, 0.2).area)
+    assert np.isnan(roc_band(scores, well, patients, np.asarray([0.0, 0.5]), resamples=3)).all()
     for point in (
         specificity_at_sensitivity(scores, well, patients, 0.9),
         sensitivity_at_specificity(scores, well, patients, 0.9),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from eval.tables import Table, TableError, read_table
@@ -30,6 +30,16 @@ def read(folder: Path, text: str | bytes, needed: tuple[str, ...] = ("a",), name
     return read_table(path, needed)
 
 
+def three_cyrillic_letters_of_utf_8(line: bytes) -> bool:
+    """What Windows-1251 can hardly be, though it may: Р and С before signs, again and again."""
+    return sum("\u0400" <= letter <= "\u04ff" for letter in line.decode("utf-8", errors="ignore")) >= 3
+
+
+def test_a_pair_of_letters_that_could_be_utf_8_is_read_in_the_encoding_of_the_rest(tmp_path: Path) -> None:
+    table = read(tmp_path, "a,имя\nВ¤,1\nда,2\n".encode("cp1251"))
+    assert table.text("a").tolist() == ["В¤", "да"]
+
+
 @given(
     rows=st.lists(st.tuples(CELL, CELL, CELL).filter(any), min_size=1, max_size=12),
     separator=st.sampled_from(",;\t|"),
@@ -45,7 +55,9 @@ def test_what_a_csv_writer_writes_reads_back(
     writer = csv.writer(stream, delimiter=separator, lineterminator=ending, quoting=quoting)
     writer.writerow(NAMES)
     writer.writerows(rows)
-    table = read(tmp_path, stream.getvalue().encode(encoding), NAMES)
+    data = stream.getvalue().encode(encoding)
+    assume(encoding != "cp1251" or not any(three_cyrillic_letters_of_utf_8(line) for line in data.splitlines()))
+    table = read(tmp_path, data, NAMES)
     assert len(table) == len(rows)
     for place, name in enumerate(NAMES):
         assert table.optional_text(name).tolist() == [row[place] for row in rows]
