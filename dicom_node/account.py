@@ -6,7 +6,7 @@ Printed by `radnode explain` and `radnode studies`, served by `/api/studies`. On
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -19,12 +19,21 @@ from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.results import ResultSetRow
 from dicom_node.ledger.studies import StudyRow
 from dicom_node.states import JobRole, JobState
+from dicom_node.wording import ReportText
+from dicom_node.wording.job import text_of_job
 from inference.findings import StudyUid
+from models.card import ModelCard
+
+LANGUAGES = ("ru", "en")
+_NO_CARDS: Mapping[str, ModelCard] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyAccount:
-    """One study with everything that happened to it."""
+    """One study with everything that happened to it.
+
+    `texts` are the reports in words by job, in every language; of shadows, which say nothing to anybody, there is none.
+    """
 
     study: StudyRow
     instances: tuple[StoredInstance, ...]
@@ -32,6 +41,7 @@ class StudyAccount:
     jobs: tuple[Job, ...]
     results: tuple[ResultSetRow, ...]
     deliveries: tuple[DeliveryRow, ...]
+    texts: Mapping[int, tuple[ReportText, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Plain values: times as ISO 8601 in UTC."""
@@ -58,7 +68,7 @@ class StudyAccount:
                 }
                 for one in self.events
             ],
-            "jobs": [_job_json(one) for one in self.jobs],
+            "jobs": [_job_json(one, self.texts.get(one.id, ())) for one in self.jobs],
             "results": [
                 {
                     "model": one.model_name,
@@ -110,20 +120,28 @@ class StudyLine:
         }
 
 
-def account_of(ledger: Ledger, study_uid: StudyUid) -> StudyAccount | None:
-    """Everything about one study, or None."""
+def account_of(ledger: Ledger, study_uid: StudyUid, cards: Mapping[str, ModelCard] = _NO_CARDS) -> StudyAccount | None:
+    """Everything about one study, or None; findings are put into words where `cards` has the model's, by reference."""
     with ledger.read() as tx:
         study = studies.get(tx, study_uid)
         if study is None:
             return None
+        stored = instances.of_study(tx, study_uid, only_current=False)
+        every_job = jobs.of_study(tx, study_uid)
         return StudyAccount(
             study=study,
-            instances=instances.of_study(tx, study_uid, only_current=False),
+            instances=stored,
             events=events.of_study(tx, study_uid),
-            jobs=jobs.of_study(tx, study_uid),
+            jobs=every_job,
             results=results.of_study(tx, study_uid),
             deliveries=deliveries.of_study(tx, study_uid),
+            texts={one.id: _texts(one, stored, cards) for one in every_job if one.role is not JobRole.SHADOW},
         )
+
+
+def _texts(job: Job, stored: tuple[StoredInstance, ...], cards: Mapping[str, ModelCard]) -> tuple[ReportText, ...]:
+    told = (text_of_job(job, stored, cards.get(job.reference), language=language) for language in LANGUAGES)
+    return tuple(text for text in told if text is not None)
 
 
 def newest_studies(ledger: Ledger, *, limit: int) -> tuple[StudyLine, ...]:
@@ -169,7 +187,7 @@ def _study_json(study: StudyRow) -> dict[str, object]:
     }
 
 
-def _job_json(job: Job) -> dict[str, object]:
+def _job_json(job: Job, texts: tuple[ReportText, ...]) -> dict[str, object]:
     lesions: list[Mapping[str, object]] = []
     for lesion in job.findings.lesions if job.findings else ():
         box = lesion.region.key_plane.box
@@ -193,6 +211,7 @@ def _job_json(job: Job) -> dict[str, object]:
         "refusal": str(job.refusal) if job.refusal else None,
         "flags": list(job.findings.flags) if job.findings else [],
         "lesions": lesions,
+        "report": {text.language: asdict(text) for text in texts},
         "timings_s": dict(job.timings_s),
     }
 

@@ -1,6 +1,7 @@
 """The account of a study in words, as `radnode explain` prints it: every decision in order, then jobs and deliveries.
 
-What is told many times for one reason (an image that was left out) is told once with its number; `--json` has each.
+The report in words follows its job, as it stands in the SR and in documents for the record. What is told many times for
+one reason (an image that was left out) is told once with its number; `--json` has each.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.ledger.events import Event
 from dicom_node.ledger.jobs import Job
 from dicom_node.states import JobRole
+from dicom_node.wording import ReportText
 
 _LEFT_OUT = "an image was left out: "
 _SET_ASIDE = ("an instance is kept but not analysed", "an instance is set aside")
 _INDENT = " " * 34
 
 
-def explanation(account: StudyAccount) -> list[str]:
-    """Lines for people."""
+def explanation(account: StudyAccount, *, language: str = "en") -> list[str]:
+    """Lines for people; the report of a job is in `language`, everything else in English."""
     lines = [*_study(account), "What happened (UTC):", *_events(account.events)]
     for job in account.jobs:
         lines += _job(job)
+        lines += _report(next((text for text in account.texts.get(job.id, ()) if text.language == language), None))
     for row in account.deliveries:
         lines += _delivery(row, account)
     return lines
@@ -80,6 +83,21 @@ def _job(job: Job) -> Iterator[str]:
             f"  {lesion.label} {lesion.score:.1%} at x {box.x_min:.0f} to {box.x_max:.0f}, "
             f"y {box.y_min:.0f} to {box.y_max:.0f} of {lesion.region.key_plane.sop_instance_uid}"
         )
+
+
+def _report(text: ReportText | None) -> Iterator[str]:
+    if text is None:
+        return
+    parts = (
+        ("description", text.description),
+        ("conclusion", text.conclusion),
+        ("recommendation", text.recommendation),
+    )
+    yield "  Report in words:"
+    for name, words in (*parts, ("warnings", "\n".join(text.warnings))):
+        if words:
+            yield f"    {name}:"
+            yield from (f"      {line}" for line in words.split("\n"))
 
 
 def _delivery(row: DeliveryRow, account: StudyAccount) -> Iterator[str]:

@@ -77,14 +77,18 @@ def _short(uid: str) -> str:
 @click.pass_context
 def explain(ctx: click.Context, study: str, json_to: str | None) -> None:
     """Print every decision about STUDY (its UID, or how it begins or ends), in order."""
-    ledger = open_ledger(load_settings(ctx))
-    account = account_of(ledger, one_study(ledger, study))
+    from models.registry import installed_models
+
+    settings = load_settings(ctx)
+    ledger = open_ledger(settings)
+    cards = {one.card.reference: one.card for one in installed_models(settings.model_folders).models.values()}
+    account = account_of(ledger, one_study(ledger, study), cards)
     if account is None:
         fail(f"no study {study}")
     if json_to is not None:
         write_json(account.to_json(), json_to)
         return
-    click.echo("\n".join(explanation(account)))
+    click.echo("\n".join(explanation(account, language=settings.profile[0].language)))
 
 
 @click.command()

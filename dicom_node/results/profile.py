@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Part of every derived UID. Raise it whenever the same findings are written as other bytes than before.
-ENCODER_VERSION = "1"
+ENCODER_VERSION = "2"
 
 
 class SrClass(StrEnum):

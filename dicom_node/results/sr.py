@@ -20,6 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from dicom_node.results import texts
 from dicom_node.results.evidence import hierarchy
 from dicom_node.results.header import SourceHeader
+from dicom_node.results.narrative import narrative_items
 from dicom_node.results.profile import SrClass
 from dicom_node.results.provenance import language_of, provenance_of
 from dicom_node.results.request import EncodeRequest, ObjectRef, Role
@@ -85,6 +86,7 @@ def lesion_report(request: EncodeRequest, findings: Findings, header: SourceHead
     images = {image.sop_instance_uid: image for image in findings.images}
     groups = [_lesion_group(lesion, request, images, language) for lesion in findings.lesions]
     report = _measurement_report(request, header, language, groups)
+    report[0].ContentSequence.append(_evaluations([], request, header))
     return _document(request, header, key, Role.SR, report, _references(findings, request))
 
 
@@ -100,7 +102,7 @@ def negative_report(request: EncodeRequest, header: SourceHeader, key: ResultKey
     content = report[0].ContentSequence
     # highdicom cannot write a report without measurement groups: the last item is its container of groups
     content.pop()
-    content.append(_evaluations(request, language))
+    content.append(_evaluations(_presences(request, language), request, header))
     references = _references(request.findings, request) if request.findings else _source_references(request, header)
     return _document(request, header, key, Role.NEGATIVE_SR, report, references)
 
@@ -244,21 +246,26 @@ def _measurements(lesion: Lesion, *, cancer: bool, language: str) -> list[sr.Mea
     return [score, *sizes]
 
 
-def _evaluations(request: EncodeRequest, language: str) -> sr.ContainerContentItem:
+def _evaluations(
+    statements: list[sr.CodeContentItem], request: EncodeRequest, header: SourceHeader
+) -> sr.ContainerContentItem:
+    """What is said beside the lesions, and the report in words; viewers take lesions from measurement groups alone."""
     container = sr.ContainerContentItem(
         name=_concept(QUALITATIVE_EVALUATIONS, "en"), relationship_type=sr.RelationshipTypeValues.CONTAINS
     )
-    container.ContentSequence = sr.ContentSequence(
-        [
-            sr.CodeContentItem(
-                name=_concept(code, language, name),
-                value=_concept(PRESENCE[presence], language),
-                relationship_type=sr.RelationshipTypeValues.CONTAINS,
-            )
-            for code, name, presence in _statements(request, language)
-        ]
-    )
+    container.ContentSequence = sr.ContentSequence([*statements, *narrative_items(request, header)])
     return container
+
+
+def _presences(request: EncodeRequest, language: str) -> list[sr.CodeContentItem]:
+    return [
+        sr.CodeContentItem(
+            name=_concept(code, language, name),
+            value=_concept(PRESENCE[presence], language),
+            relationship_type=sr.RelationshipTypeValues.CONTAINS,
+        )
+        for code, name, presence in _statements(request, language)
+    ]
 
 
 def _statements(request: EncodeRequest, language: str) -> list[tuple[Code, str | None, Presence]]:
