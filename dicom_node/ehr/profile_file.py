@@ -1,6 +1,6 @@
 """Profiles of receivers as TOML files: those that come with the product by name, any other by its path.
 
-Used by `ehr.fhir.profile` and `ehr.hl7v2.profile`.
+Used by `ehr.fhir.profile`, `ehr.hl7v2.profile` and `ehr.semd.profile`.
 """
 
 from __future__ import annotations

@@ -142,11 +142,16 @@ def test_the_ordinal_field_is_left_out_because_a_rule_of_the_edition_cannot_be_m
 
 
 def test_another_edition_is_a_file(tmp_path: Path) -> None:
-    shipped = Path(read_edition.__code__.co_filename).with_name("edition4.toml").read_text(encoding="utf-8")
+    shipped = (
+        Path(read_edition.__code__.co_filename)
+        .with_name("profiles")
+        .joinpath("edition4.toml")
+        .read_text(encoding="utf-8")
+    )
     changed = shipped.replace('"1.2.643.5.1.13.13.14.6.9.4"', '"1.2.643.5.1.13.13.14.6.9.5"')
     changed = changed.replace("edition = 4", "edition = 5").replace('"174"', '"224"').replace("7.24", "8.1")
     (tmp_path / "edition5.toml").write_text(changed, encoding="utf-8")
-    profile = SemdProfile(edition=read_edition(tmp_path / "edition5.toml"), site=SITE)
+    profile = SemdProfile(edition=read_edition(str(tmp_path / "edition5.toml")), site=SITE)
 
     document = write_semd(make_document(), profile)
 

@@ -85,7 +85,7 @@ def test_a_code_without_a_name_is_refused_when_the_profile_is_made(site: dict[st
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("edition = 4", "fault"), ("edition = = 4", "cannot be read"), (None, "cannot be read")],
+    [("edition = 4", "fault"), ("edition = = 4", "not valid TOML"), (None, "cannot be read")],
 )
 def test_a_file_of_an_edition_that_cannot_be_used_is_refused_with_its_name(
     tmp_path: Path, text: str | None, said: str
@@ -95,4 +95,4 @@ def test_a_file_of_an_edition_that_cannot_be_used_is_refused_with_its_name(
         path.write_text(text, encoding="utf-8")
 
     with pytest.raises(ProfileError, match=rf"edition9\.toml.*{said}"):
-        read_edition(path)
+        read_edition(str(path))

@@ -60,7 +60,7 @@ class ContextSettings(BaseModel):
         ProfileError
             If the edition's file cannot be used, or the site names codes that the edition does not know.
         """
-        edition = edition_4() if self.semd_edition is None else read_edition(self.semd_edition)
+        edition = edition_4() if self.semd_edition is None else read_edition(str(self.semd_edition))
         try:
             return SemdProfile(edition=edition, site=self.semd)
         except ValidationError as error:

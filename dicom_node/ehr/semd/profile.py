@@ -6,24 +6,34 @@ codes and names from here, so that another edition is another file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from dicom_node.ehr.context import SourceStudy
+from dicom_node.ehr.profile_file import ProfileError, read_profile_file
 from models.codes import Code
 
 Oid = Annotated[str, Field(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$")]
 Token = Annotated[str, Field(pattern=r"^\S+$")]
 
+SHIPPED: Final = ("edition4",)
 
-class ProfileError(Exception):
-    """The file of an edition cannot be read or breaks a rule. The message names the file and every fault."""
+__all__ = [
+    "SHIPPED",
+    "CodeMap",
+    "Dictionaries",
+    "Dictionary",
+    "ProfileError",
+    "SemdEdition",
+    "SemdProfile",
+    "SemdSite",
+    "StudyRule",
+    "edition_4",
+    "read_edition",
+]
 
 
 class _Part(BaseModel):
@@ -240,28 +250,18 @@ class SemdProfile(_Part):
         return f"{organisation_oid}.100.{self.site.system}.{getattr(self.edition.roots, what)}"
 
 
-def read_edition(path: Path) -> SemdEdition:
-    """Read and check the file of an edition.
+def read_edition(name: str) -> SemdEdition:
+    """Read and check an edition: a shipped one (``edition4``) or the file at that path.
 
     Raises
     ------
     ProfileError
-        If the file cannot be read or breaks a rule; the message names the file and every fault.
+        If it cannot be read or breaks a rule; the message names the file and every fault.
     """
-    try:
-        return _parsed(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read: {error}") from error
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
-        raise ProfileError(f"{path}: {len(faults)} fault(s)\n" + "\n".join(faults)) from error
+    return read_profile_file(name, TypeAdapter(SemdEdition), package=__package__, shipped=SHIPPED)
 
 
 @cache
 def edition_4() -> SemdEdition:
     """The edition that is shipped."""
-    return _parsed(resources.files(__package__).joinpath("edition4.toml").read_text(encoding="utf-8"))
-
-
-def _parsed(text: str) -> SemdEdition:
-    return SemdEdition.model_validate(tomllib.loads(text))
+    return read_edition("edition4")
