@@ -23,6 +23,7 @@ from dicom_node.ehr.semd import (
 )
 from dicom_node.ehr.semd.profile import Dictionaries
 from dicom_node.results.texts import RESEARCH_SENTENCE, warning_sentence
+from dicom_node.wording import report_text
 from models.card import ModelCard
 from models.codes import Code
 from tests.semd_cases import PROFILE, SITE, STUDIES, make_document
@@ -61,6 +62,24 @@ def test_every_draft_passes_schema_schematron_dictionaries_and_snils(
     hold(document, judges)
     assert len(texts(document, "//v:section/v:code[@code='OBJECTINFO']/@code")) == lesions
     assert texts(document, "//v:act/v:code/@code") == [STUDIES[study][3]]
+
+
+@pytest.mark.parametrize("lesions", [0, 1, 2, 12])
+@pytest.mark.parametrize("study", ["chest film", "mammography", "CT"])
+def test_the_report_of_the_node_stands_in_the_draft_word_for_word(judges: SemdJudges, study: str, lesions: int) -> None:
+    request = make_document(study, lesions=lesions)
+    text = report_text(request.findings, request.card, language="ru")
+
+    document = write_semd(replace(request, text=text), PROFILE)
+
+    hold(document, judges)
+    protocol, conclusion = (
+        texts(document, f"string(//v:observation[v:code/@code='{code}']/v:value)") for code in ("1805", "1806")
+    )
+    assert "".join(protocol).startswith(text.description)
+    assert "".join(conclusion) == text.conclusion
+    lines = texts(document, "//v:section[v:code/@code='RESINFO']/v:text/v:paragraph/text()")
+    assert len([line for line in lines if line.startswith(RESEARCH_SENTENCE.ru[:25])]) == 1
 
 
 @pytest.mark.parametrize("modality", ["DX", "CR"])

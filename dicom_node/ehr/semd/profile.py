@@ -7,7 +7,7 @@ codes and names from here, so that another edition is another file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -220,13 +220,20 @@ class SemdProfile(_Part):
 
     def dictionary(self, key: str) -> Dictionary:
         """The dictionary called `key` in the profile, its codes and version as this site has them."""
-        found = getattr(self.edition.dictionaries, key)
-        assert isinstance(found, Dictionary)
-        changes = {
-            "codes": {**found.codes, **self.site.codes.get(key, {})},
-            "version": self.site.versions.get(key, found.version),
-        }
-        return found.model_copy(update=changes)
+        return self._dictionaries[key]
+
+    @cached_property
+    def _dictionaries(self) -> Mapping[str, Dictionary]:
+        """All dictionaries with the site's codes and versions in them; a document asks for hundreds of names."""
+        made = {}
+        for key in Dictionaries.model_fields:
+            found: Dictionary = getattr(self.edition.dictionaries, key)
+            changes = {
+                "codes": {**found.codes, **self.site.codes.get(key, {})},
+                "version": self.site.versions.get(key, found.version),
+            }
+            made[key] = found.model_copy(update=changes)
+        return made
 
     def name_of(self, key: str, code: str | None) -> str | None:
         """What `code` is called in the dictionary `key`; None where the profile does not know it."""
