@@ -7,7 +7,7 @@ one file for each kind of study; a card may add words of its own (`models.wordin
 
 from __future__ import annotations
 
-from dicom_node.wording.report import report_text
+from dicom_node.wording.report import report_text, withdrawal_text
 from dicom_node.wording.values import ReportText, ShownImage
 
-__all__ = ["ReportText", "ShownImage", "report_text"]
+__all__ = ["ReportText", "ShownImage", "report_text", "withdrawal_text"]

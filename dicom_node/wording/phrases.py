@@ -51,6 +51,7 @@ class Phrases(_Part):
     view_one: str
     views: str
     sought: str
+    grades: str
     found: str
     at_threshold: str
     repeated: str
@@ -81,6 +82,7 @@ class Phrases(_Part):
     side_absent: str
     side_undetermined: str
     category: str
+    category_none: str
     concluded_found: str
     concluded_unplaced: str
     concluded_side: str
@@ -96,6 +98,7 @@ class Phrases(_Part):
     recommend_refused: str
     refused: str
     refused_detail: str
+    withdrawn: str
     refused_means: str
     origin: str
     origin_node: str

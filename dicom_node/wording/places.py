@@ -74,7 +74,10 @@ def sizes_text(lesion: Lesion, scene: Scene) -> list[str]:
 
 
 def _analysed(uid: SopUid, scene: Scene) -> AnalysedImage:
-    return next(image for image in scene.findings.images if image.sop_instance_uid == uid)
+    found = next((image for image in scene.findings.images if image.sop_instance_uid == uid), None)
+    if found is None:
+        raise ValueError("a lesion lies on an image that was not analysed")
+    return found
 
 
 def _anatomy(lesion: Lesion, scene: Scene) -> list[str]:

@@ -93,6 +93,24 @@ def report_text(
     )
 
 
+def withdrawal_text(card: ModelCard | None, *, language: str) -> ReportText:
+    """The text of a document that takes an earlier one back; nothing of what that one said is repeated.
+
+    Raises
+    ------
+    ValueError
+        If the node does not speak `language`.
+    """
+    phrases = phrases_of(kind_of(card, ()), language)
+    return ReportText(
+        language=language,
+        description=phrases.withdrawn,
+        conclusion=f"{phrases.withdrawn} {phrases.refused_means}",
+        recommendation="" if texts.is_demonstration(card) else phrases.recommend_refused,
+        warnings=(plain(texts.warning_sentence(card, language)), _origin(card, language)),
+    )
+
+
 def _scene(findings: Findings, card: ModelCard, language: str, shown: Mapping[SopUid, ShownImage]) -> Scene:
     modalities = [shown[one.sop_instance_uid].modality for one in findings.images if one.sop_instance_uid in shown]
     kind = kind_of(card, modalities)
@@ -109,13 +127,23 @@ def _missing(findings: Findings, images_given: int | None, left_out: Mapping[Rea
 
 def _description(scene: Scene, every: tuple[Said, ...]) -> Iterator[str]:
     yield _examined(scene)
-    yield scene.phrases.sought.format(labels=", ".join(scene.title(label) for label in scene.card.labels))
+    yield _sought(scene)
     for said in every:
         yield from description_of(said, scene)
     yield from categories(every, scene)
     notes = paragraph(about_repetition(every, scene), about_sizes(scene), about_slices(scene))
     if notes:
         yield notes
+
+
+def _sought(scene: Scene) -> str:
+    """What the model looks for, and which categories it gives: whoever reads a denial has to know of what."""
+    sought = [scene.title(label) for label in scene.card.labels if label.category is None]
+    systems = [label.category.system for label in scene.card.labels if label.category is not None]
+    return paragraph(
+        scene.phrases.grades.format(systems=", ".join(dict.fromkeys(systems))) if systems else "",
+        scene.phrases.sought.format(labels=", ".join(sought)) if sought else "",
+    )
 
 
 def _examined(scene: Scene) -> str:
@@ -170,7 +198,7 @@ def _recommendation(scene: Scene, every: tuple[Said, ...]) -> str:
     """The cards' own for what is reported, else the template's; none where a result is not to be relied on."""
     if texts.is_demonstration(scene.card):
         return ""
-    reported = [said for said in every if said.is_reported]
+    reported = [said for said in every if said.is_reported and (said.label.category is None or said.label.wording)]
     if not reported:
         return scene.phrases.recommend_nothing
     own = [said.label.wording.recommendation for said in reported if said.label.wording]

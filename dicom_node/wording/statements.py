@@ -175,7 +175,7 @@ def _category_line(said: Said, scene: Scene) -> Iterator[str]:
 
 
 def categories(every: tuple[Said, ...], scene: Scene) -> list[str]:
-    """The category of each system that the card supports: the present one with the highest score."""
+    """The category of each system that the card supports and has labels for: the present one with the highest score."""
     lines = []
     for system in scene.card.supported_categories:
         present = [
@@ -183,10 +183,14 @@ def categories(every: tuple[Said, ...], scene: Scene) -> list[str]:
             for one in every
             if one.label.category is not None and one.label.category.system is system and one.is_present_in_study
         ]
+        if not any(one.label.category is not None and one.label.category.system is system for one in every):
+            continue
         strongest = max(present, key=lambda pair: pair[0].score if pair[0] else 0.0, default=None)
-        if strongest is not None and strongest[0] is not None and strongest[1] is not None:
-            score = score_text(strongest[0], scene)
-            lines.append(scene.phrases.category.format(system=system, value=strongest[1].value, score=score))
+        if strongest is None or strongest[0] is None or strongest[1] is None:
+            lines.append(scene.phrases.category_none.format(system=system))
+            continue
+        score = score_text(strongest[0], scene)
+        lines.append(scene.phrases.category.format(system=system, value=strongest[1].value, score=score))
     return lines
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dicom_node.wording import ReportText, ShownImage, report_text
+from dicom_node.wording import ReportText, ShownImage, report_text, withdrawal_text
 from dicom_node.wording.phrases import Kind, phrases_of
 from inference.findings import Flag, Presence, SopUid
 from inference.refusals import TEXTS, Reason, Refusal
@@ -352,7 +352,24 @@ def test_a_category_is_named_only_by_a_model_that_gives_it() -> None:
     assert "Категория BI-RADS 4A — по оценке модели; вероятность находки умеренная (55\xa0%)." in text.conclusion
     assert "Категория BI-RADS 3" not in whole(text)
     silent = report_text(findings_of(card), card, language="ru")
-    assert "Категория" not in whole(silent)
+    assert "Категория BI-RADS моделью не присвоена." in silent.conclusion
+    assert not re.search("BI-RADS (3|4A)", whole(silent))
+    assert silent.recommendation == phrases_of(Kind.MAMMOGRAPHY, "ru").recommend_nothing
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_withdrawal_takes_back_and_says_nothing_else(language: str) -> None:
+    text = withdrawal_text(card_of(), language=language)
+    assert text.conclusion.startswith(text.description)
+    assert {"ru": "не выявлено", "en": "found"}[language] not in whole(text).lower()
+    assert len(text.warnings) == 2
+
+
+def test_a_lesion_on_an_image_that_was_not_analysed_is_an_error() -> None:
+    card = card_of()
+    findings = findings_of(card, lesions=1, images=2)
+    with pytest.raises(ValueError, match="not analysed"):
+        report_text(dataclasses.replace(findings, images=findings.images[1:]), card, language="ru")
 
 
 def test_a_card_cannot_have_categories_that_it_does_not_support() -> None:
