@@ -15,7 +15,7 @@ from eval.proportions import Proportion
 from eval.ranking import Bools, Floats
 from eval.report.judged import Judged, patients_of
 from eval.report.marks import Matched
-from eval.report.sections import Against, SizeBand
+from eval.report.outcomes import Against, SizeBand
 from eval.report.shares import area, shares, specificity
 from eval.runs import CaseRecord, LesionRecord
 

@@ -22,8 +22,9 @@ from eval.report.inputs import Inputs
 from eval.report.judged import Judged
 from eval.report.lesion_results import lesion_results
 from eval.report.marks import Matched, has_places, match_cases
+from eval.report.outcomes import Results
 from eval.report.pictures import add_pictures
-from eval.report.sections import Errors, Results, Sections, Subgroups
+from eval.report.sections import Errors, Sections, Subgroups
 from eval.report.statements import ROBUSTNESS_ITEMS, items
 from eval.report.twin import Twin
 from eval.report.values import NOT_STATED, Item

@@ -19,17 +19,7 @@ from eval.proportions import Rates, rates, rule_out
 from eval.ranking import Bools, Floats, Ranking, Steps
 from eval.report.breakdown import against_groups
 from eval.report.judged import Judged
-from eval.report.sections import (
-    AtPrevalence,
-    Benefit,
-    Bin,
-    Calibration,
-    CaseResults,
-    Fixed,
-    Operating,
-    Point,
-    RuleOut,
-)
+from eval.report.outcomes import AtPrevalence, Benefit, Bin, Calibration, CaseResults, Fixed, Operating, Point, RuleOut
 from eval.report.shares import area, shares
 from eval.report.values import Value
 from eval.resampling import percentile_estimate, resampled

@@ -16,7 +16,7 @@ from eval.ranking import Bools, Floats, ratio
 from eval.report.breakdown import by_size
 from eval.report.case_results import Counted
 from eval.report.marks import Matched
-from eval.report.sections import FrocPoint, LesionResults, Point
+from eval.report.outcomes import FrocPoint, LesionResults, Point
 from eval.report.shares import shares
 from eval.report.values import Value
 from eval.runs import CaseRecord, Run

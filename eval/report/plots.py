@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eval.report.language import Names
-from eval.report.sections import CaseResults, Group, LesionResults, Point, Subgroups
+from eval.report.outcomes import CaseResults, LesionResults, Point
+from eval.report.sections import Group, Subgroups
 from eval.report.twin import Twin
 from eval.report.values import Value
 

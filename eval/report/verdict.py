@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eval.datasets import Plan
-from eval.report.sections import Results
+from eval.report.outcomes import Results
 from eval.report.twin import BarResult, Verdict
 from eval.report.values import Value
 
