@@ -144,6 +144,13 @@ def test_our_own_check_catches_what_is_spoilt(sound: bytes, name: str) -> None:
     assert check_semd(spoilt(sound, (SIX | MORE)[name]), PROFILE) != ()
 
 
+def test_without_a_site_the_shipped_edition_alone_is_asked(sound: bytes) -> None:
+    bare = write_semd(make_document(whole=False), PROFILE)
+
+    assert check_semd(bare) == ()
+    assert [fault.where.rsplit("/", 1)[1] for fault in check_semd(sound)] == ["InsurancePolicyType"]
+
+
 @pytest.mark.parametrize("name", SIX)
 def test_the_outside_judges_can_fail(sound: bytes, judges: SemdJudges, name: str) -> None:
     document = spoilt(sound, SIX[name])

@@ -17,7 +17,7 @@ from lxml import etree
 
 from dicom_node.ehr import snils
 from dicom_node.ehr.semd.elements import ADDRESS, IDENTITY, MED_SERVICE, TYPE, V3
-from dicom_node.ehr.semd.profile import Dictionary, SemdProfile
+from dicom_node.ehr.semd.profile import Dictionary, SemdProfile, edition_4
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -58,16 +58,18 @@ class DraftFaulty(Exception):
         self.faults = faults
 
 
-def check_semd(document: bytes, profile: SemdProfile) -> tuple[Fault, ...]:
+def check_semd(document: bytes, profile: SemdProfile | None = None) -> tuple[Fault, ...]:
     """Everything that is wrong with a document as `write_semd` should have written it; empty where nothing is.
 
     Parameters
     ----------
     document : bytes
         XML; one with a DTD, or of more than `MAX_BYTES`, is refused unread.
-    profile : SemdProfile
-        Edition and site under which it was written.
+    profile : SemdProfile or None
+        Edition and site under which it was written; None: the shipped edition and nothing of a site.
     """
+    if profile is None:
+        profile = SemdProfile(edition=edition_4())
     if len(document) > MAX_BYTES:
         return (Fault(where="document", what=f"larger than {MAX_BYTES} bytes"),)
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
