@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +36,7 @@ from dicom_node.delivery.archive import (
     SendOutcome,
     Sent,
 )
+from dicom_node.delivery.retry_after import retry_after_s
 from dicom_node.delivery.tls import client_context
 from inference.findings import SeriesUid, SopUid, StudyUid
 
@@ -101,18 +101,6 @@ def _authorization(destination: DicomwebDestination) -> dict[str, str]:
     if destination.sends_credentials:
         return {"Authorization": f"Bearer {_secret(destination.token_env, destination.token_file)}"}
     return {}
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Read Retry-After (RFC 9110 section 10.2.3): seconds, or a date."""
-    if not value:
-        return None
-    with suppress(ValueError):
-        return max(0.0, float(int(value)))
-    with suppress(ValueError, TypeError, OverflowError):
-        at = parsedate_to_datetime(value)
-        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    return None
 
 
 def _host_of(location: str) -> str:
@@ -341,7 +329,7 @@ class DicomwebArchive:
             status=response.status_code,
             content_type=response.headers.get("Content-Type", "").lower(),
             body=body,
-            retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
+            retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
             redirect=_host_of(response.headers.get("Location", "")) if response.is_redirect else "",
         )
 

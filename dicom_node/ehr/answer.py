@@ -82,8 +82,8 @@ class Discretion:
         return " ".join(kept.split())[:MAX_TOLD]
 
     def _is_secret(self, word: str) -> bool:
-        folded = word.casefold()
-        return any(folded.startswith(secret) or secret in folded.split("_") for secret in self.secrets)
+        parts = word.casefold().split("_")
+        return any(part.startswith(secret) for part in parts for secret in self.secrets)
 
 
 def discretion_of(request: DocumentRequest) -> Discretion:

@@ -147,6 +147,19 @@ def test_the_ai_is_neither_author_nor_signer() -> None:
     assert "signature" not in provenance and "resultsInterpreter" not in report
 
 
+@pytest.mark.parametrize("profile", [PLAIN, ODII], ids=["plain", "regional"])
+def test_every_part_that_may_be_read_alone_carries_the_warning(profile: Any) -> None:
+    request = make_record(lesions=2)
+    bundle = json.loads(write_bundle(request, profile))
+    for one in _of_kind(bundle, "Observation"):
+        assert [note["text"] for note in one["note"]] == list(request.text.warnings)
+    if profile is PLAIN:
+        report = _of_kind(bundle, "DiagnosticReport")[0]
+        assert all(
+            warning in report["conclusion"] and warning in report["text"]["div"] for warning in request.text.warnings
+        )
+
+
 def test_the_device_is_the_model_with_its_digests() -> None:
     request = make_record()
     device = _of_kind(_bundle(request), "Device")[0]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
+from dicom_node.delivery.retry_after import retry_after_s
 from dicom_node.delivery.tls import client_context
 from dicom_node.ehr.answer import Answer, Discretion, Retry
 from dicom_node.ehr.destination import DestinationMisconfigured, read_secret
@@ -118,18 +118,6 @@ class FhirClient:
             if time.monotonic() > deadline_s:
                 raise _NoAnswer("the server did not finish its answer within response_timeout_s")
         return bytes(body)
-
-
-def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Read Retry-After (RFC 9110 section 10.2.3): seconds, or a date; None when it is neither."""
-    if not value:
-        return None
-    with suppress(ValueError):
-        return max(0.0, float(int(value)))
-    with suppress(ValueError, TypeError, OverflowError):
-        at = parsedate_to_datetime(value)
-        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
-    return None
 
 
 def _host_of(location: str) -> str:

@@ -125,6 +125,8 @@ def _common(request: DocumentRequest, label: Label, links: Links) -> Resource:
         "issued": instant(request.created_at),
         "device": reference(links.device),
         "derivedFrom": [reference(links.study)],
+        # Somebody may read an observation without its report.
+        "note": [{"text": warning} for warning in request.text.warnings],
         "method": {"text": f"{request.findings.model.reference}, positive at a score of {point.threshold:g} or more"},
     }
 

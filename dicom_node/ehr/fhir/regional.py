@@ -177,6 +177,7 @@ def _observation(request: DocumentRequest, profile: RegionalProfile, code: Coded
         "performer": [_organisation(request, profile)],
         "device": {"type": "Device", "identifier": uid_identifier(request.findings.model.device_uid)},
         "valueString": "" if request.revision.withdrawn else text,
+        "note": [{"text": warning} for warning in request.text.warnings],
     }
 
 
