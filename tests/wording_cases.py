@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dicom_node.wording import ShownImage
@@ -114,6 +115,7 @@ def findings_of(
     said: Sequence[Finding] | None = None,
     score: float = 0.874,
     center: tuple[float, float] = (0.2, 0.2),
+    long_mm: float = 34.2,
 ) -> Findings:
     """Findings with `lesions` lesions of the card's labels in turn, and one statement a label on the study."""
     pictures = tuple(
@@ -127,7 +129,9 @@ def findings_of(
         for number in range(images)
     )
     made = tuple(
-        _lesion(number, card, pictures, planes=planes, side=side, in_mm=in_mm, score=score, center=center)
+        _lesion(
+            number, card, pictures, planes=planes, side=side, in_mm=in_mm, score=score, center=center, long_mm=long_mm
+        )
         for number in range(lesions)
     )
     with_lesions = {lesion.label for lesion in made}
@@ -201,16 +205,20 @@ def _lesion(
     in_mm: bool,
     score: float,
     center: tuple[float, float],
+    long_mm: float,
 ) -> Lesion:
     label = card.labels[number % len(card.labels)]
     assert label.lesion is not None
     x, y = center[0] * 1000, center[1] * 1000
     box = Box(x_min=x - 20, y_min=y - 20, x_max=x + 20, y_max=y + 20)
     start = number % max(1, len(pictures) - planes + 1)
+    long_axis = long_mm * (1 - 0.07 * number)
+    short_axis = 0.8 * long_axis
+    ellipsoid_mm3 = math.pi / 6 * long_axis * short_axis**2
     sizes = [
-        Measurement(quantity=LONG_AXIS, value=34.2 - 2.5 * number, unit=MILLIMETER),
-        Measurement(quantity=SHORT_AXIS, value=27.5 - 2.2 * number, unit=MILLIMETER),
-        Measurement(quantity=VOLUME, value=136.4, unit=CUBIC_MILLIMETER),
+        Measurement(quantity=LONG_AXIS, value=long_axis, unit=MILLIMETER),
+        Measurement(quantity=SHORT_AXIS, value=short_axis, unit=MILLIMETER),
+        Measurement(quantity=VOLUME, value=ellipsoid_mm3, unit=CUBIC_MILLIMETER),
     ]
     return Lesion(
         label=label.key,

@@ -198,15 +198,14 @@ def _recommendation(scene: Scene, every: tuple[Said, ...]) -> str:
     """The cards' own for what is reported, else the template's; none where a result is not to be relied on."""
     if texts.is_demonstration(scene.card):
         return ""
-    reported = [said for said in every if said.is_reported and (said.label.category is None or said.label.wording)]
-    if not reported:
-        return scene.phrases.recommend_nothing
-    own = [said.label.wording.recommendation for said in reported if said.label.wording]
-    lines = [plain(text.in_language(scene.language)) for text in own if text is not None]
-    if len(lines) < len(reported):
-        has_place = any(said.lesions for said in reported)
+    reported = [said for said in every if said.is_reported]
+    own = [said.label.wording and said.label.wording.recommendation for said in reported]
+    lines = [plain(text.in_language(scene.language)) for text in own if text]
+    others = [said for said, text in zip(reported, own, strict=True) if not text and said.label.category is None]
+    if others:
+        has_place = any(said.lesions for said in others)
         lines.append(scene.phrases.recommend_found if has_place else scene.phrases.recommend_unplaced)
-    return "\n".join(dict.fromkeys(map(sentence, lines)))
+    return "\n".join(dict.fromkeys(map(sentence, lines))) or scene.phrases.recommend_nothing
 
 
 def _warnings(scene: Scene, missing: int, left_out: Mapping[Reason, int]) -> Iterator[str]:
