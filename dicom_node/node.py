@@ -35,6 +35,7 @@ from dicom_node.health import Health
 from dicom_node.ledger import Ledger, deliveries, instances, jobs, results, standings, studies
 from dicom_node.log import set_up_logging
 from dicom_node.metrics import NodeMetrics
+from dicom_node.monitoring.build import Monitor
 from dicom_node.receiver import Receiver
 from dicom_node.reception import ReceptionBoard
 from dicom_node.settings import Settings
@@ -44,6 +45,7 @@ from dicom_node.study import NewInstance, Recorded, RecordedKind
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebServer
 from dicom_node.workers import WorkerPool
+from models.registry import installed_models
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +92,8 @@ class Node:
             Deliverer(destination, settings.delivery, self.ledger, self.store, on_confirmed=self.metrics.on_confirmed)
             for destination in settings.destination
         ]
-        app = build_app(self.ledger, self.metrics.registry, self.health)
+        monitor = Monitor(self.ledger, settings, lambda: installed_models(settings.model_folders).models.values())
+        app = build_app(self.ledger, self.metrics.registry, self.health, monitor)
         self.web = WebServer(app, settings.web.host, settings.web.port)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}

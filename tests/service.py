@@ -121,12 +121,12 @@ class Service:
         """The model declines the study, and a page says so."""
         job = self._commit(study, None, Refusal(reason=reason, detail="for a test"), 0)
         self._write(study, job, ("status_page",), "default", confirmed_after_s)
-        self._end(study, job, JobState.REJECTED)
+        self._end(study, job, JobState.REJECTED, reason)
 
     def fail(self, study: StudyUid) -> None:
         """Not even the reason can be written."""
         job = self._claim(study)
-        self._end(study, job, JobState.FAILED)
+        self._end(study, job, JobState.FAILED, Reason.POISON)
 
     def _claim(self, study: StudyUid) -> int:
         """Let a worker take all that waits; the newest job of the study that it holds."""
@@ -165,9 +165,9 @@ class Service:
                 deliveries.set_sent(tx, row.id, at=at, ask_again_at=at, reason="")
                 deliveries.set_confirmed(tx, row.id, at=at, how="a query")
 
-    def _end(self, study: StudyUid, job: int, state: JobState) -> None:
+    def _end(self, study: StudyUid, job: int, state: JobState, reason: Reason | None = None) -> None:
         with self.ledger.begin() as tx:
             timings = {} if state is JobState.FAILED else {"model": 0.5, "total": 2.0, "encode": 0.1}
             jobs.finish(tx, job, owner=OWNER, state=state, at=self.clock(), timings_s=timings)
             outcome = Outcome.ANALYSED if state is JobState.SUCCEEDED else Outcome.NOT_ANALYSED
-            studies.end(tx, study, outcome=outcome, at=self.clock())
+            studies.end(tx, study, outcome=outcome, at=self.clock(), reason=reason or "")

@@ -5,7 +5,6 @@ The figures are those of `dicom_node.monitoring`; the page `/monitoring` of a ru
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,9 @@ from dicom_node.commands.context import JSON_TO_STDOUT, fail, json_option, load_
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dicom_node.monitoring.document import ModelService, MonitoringReport, PeriodService, Rate, Times
-    from dicom_node.monitoring.periods import Period
+    from dicom_node.monitoring.document import ModelService, MonitoringReport, Rate, Times
     from dicom_node.settings import Settings
 
-DEFAULT_DAYS = 30
 _BOM = "\ufeff"
 
 
@@ -57,14 +54,10 @@ def monitor(
     if ctx.invoked_subcommand is not None:
         return
     from dicom_node.monitoring.exports import order_4472_csv, service_csv
-    from dicom_node.monitoring.periods import PeriodError
     from models.registry import installed_models
 
     settings = load_settings(ctx)
-    try:
-        report = _report(settings, _asked(settings, first, last), period, model)
-    except PeriodError as error:
-        fail(str(error))
+    report = _report(settings, first, last, period, model)
     if csv_to is not None:
         _write(csv_to, service_csv(report))
     if order_to is not None:
@@ -117,32 +110,19 @@ def truth(ctx: click.Context, file: Path, json_to: str | None) -> None:
         ctx.exit(1)
 
 
-def _asked(settings: Settings, first: str | None, last: str | None) -> Period:
-    from datetime import UTC, datetime, timedelta
-
-    from dicom_node.monitoring.periods import Period, local_zone
-
-    zone = local_zone(settings.monitoring.time_zone)
-    to = _day(last) if last else datetime.now(UTC).astimezone(zone).date()
-    return Period(first=_day(first) if first else to - timedelta(days=DEFAULT_DAYS - 1), last=to, zone=zone)
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        fail(f"{text} is no date: write it as 2026-11-23")
-
-
-def _report(settings: Settings, asked: Period, period: str | None, model: str | None) -> MonitoringReport:
+def _report(
+    settings: Settings, first: str | None, last: str | None, period: str | None, model: str | None
+) -> MonitoringReport:
     from dicom_node.monitoring.build import Monitor
-    from dicom_node.monitoring.periods import Step
+    from dicom_node.monitoring.periods import PeriodError, Step
     from models.registry import installed_models
 
     ledger = open_ledger(settings)
+    over = Monitor(ledger, settings, lambda: installed_models(settings.model_folders).models.values())
     try:
-        over = Monitor(ledger, settings, lambda: installed_models(settings.model_folders).models.values())
-        return over.report(asked, step=Step(period) if period else None, model=model)
+        return over.report(over.period(first, last), step=Step(period) if period else None, model=model)
+    except PeriodError as error:
+        fail(str(error))
     finally:
         ledger.close()
 
@@ -163,26 +143,30 @@ def _print(report: MonitoringReport) -> None:
     console = wide_console()
     begin, end = report.whole.begin.isoformat(timespec="minutes"), report.whole.end.isoformat(timespec="minutes")
     console.print(f"{begin} to {end}, {report.time_zone}", markup=False)
-    for period in (*report.periods, report.whole):
-        console.print(_table(period, "all of it" if report.periods and period is report.whole else period.name))
+    console.print(_table(report))
     for model in report.whole.models:
         for line in _details(model):
             console.print(line, markup=False)
 
 
-def _table(period: PeriodService, name: str) -> Table:
+def _table(report: MonitoringReport) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("model", "received", "analysed", "refused", "failed", "open", "positive", "p50 s", "p95 s", "max s",
-                    "defects", "readings", "warnings"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
-    for model in period.models:
-        table.add_row(*_row(model))
-    node = period.node
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("period", "model", "studies", "analysed", "refused", "failed", "open", "pos.", "p50 s", "p95 s",
+                    "max s", "defect", "read", "warn"):  # fmt: skip
+        left = heading in ("period", "model")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for period in report.periods:
+        for model in period.models:
+            table.add_row(period.name, *_row(model))
+    table.add_section()
+    for model in report.whole.models:
+        table.add_row("all of it", *_row(model))
+    node = report.whole.node
     table.caption = (
-        f"seconds: last image received to result confirmed. All studies that came: {node.studies} "
+        f"pos.: something reported; s: last image received to result confirmed. All studies that came: {node.studies} "
         f"(no route {node.no_route}, quarantined {node.quarantined}, not analysed {sum(node.not_analysed.values())}, "
         f"open {node.open})"
     )
@@ -196,12 +180,16 @@ def _row(model: ModelService) -> list[str]:
     return [
         name,
         *map(str, counts),
-        _share(model.positive),
+        _percent(model.positive),
         *("–" if value is None else f"{value:.1f}" for value in (times.p50, times.p95, times.max)),
-        _share(model.defects.any),
+        _percent(model.defects.any),
         str(model.agreement.readings),
         str(len(model.warnings)),
     ]
+
+
+def _percent(rate: Rate) -> str:
+    return "–" if rate.value is None else f"{rate.value:.1%}"
 
 
 def _details(model: ModelService) -> list[str]:
@@ -209,6 +197,9 @@ def _details(model: ModelService) -> list[str]:
     for title, counts in (("refused", model.refused), ("failed", model.failed)):
         if counts:
             lines.append(f"  {title}: " + ", ".join(f"{reason} {count}" for reason, count in counts.items()))
+    lines.append(
+        f"  positive (anything reported): {_share(model.positive)}; with a defect: {_share(model.defects.any)}"
+    )
     lines.append(f"  in the network: {_seconds(model.model_s)}; from first image read to findings: "
                  f"{_seconds(model.analysis_s)}")  # fmt: skip
     counted = [f"{one.code} {one.studies}" for one in model.defects.classes if one.studies is not None]

@@ -312,6 +312,7 @@ truth = sa.Table(
     sa.Column("entered_at", UtcTime, nullable=False),
     sa.Column("is_current", sa.Boolean, nullable=False),  # false: a later reading replaced it
 )
+sa.Index("truth_by_study", truth.c.study_uid)
 sa.Index(
     "truth_one_current",
     truth.c.study_uid,

@@ -60,7 +60,7 @@ def record(tx: sa.Connection, new: NewTruth, now: datetime) -> Entered:
     mine = (truth.c.study_uid == new.study_uid, truth.c.label == new.label, truth.c.is_current)
     known = tx.execute(sa.select(truth.c.reading, truth.c.rule, truth.c.read_at).where(*mine)).first()
     if known is not None:
-        if (known.reading, known.rule, known.read_at) == (new.reading, new.rule, new.read_at):
+        if (known.reading, known.rule) == (new.reading, new.rule):
             return Entered.SAME
         if known.read_at > new.read_at:
             return Entered.OLDER

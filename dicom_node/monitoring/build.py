@@ -7,16 +7,16 @@ true together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from dicom_node.ledger import Ledger, service
-from dicom_node.ledger.service import DefectRules, LabelCount, Line, Span
+from dicom_node.ledger.service import ANY, DefectRules, Ended, LabelCount, Line, Span
 from dicom_node.monitoring import judging
-from dicom_node.monitoring.defects import CLASSES, GATE, OWN_REASONS, Seen
+from dicom_node.monitoring.defects import CLASSES, OWN_REASONS, Seen
 from dicom_node.monitoring.document import (
     Agreement,
     CusumPart,
@@ -31,14 +31,14 @@ from dicom_node.monitoring.document import (
     ReferencePart,
     Times,
 )
-from dicom_node.monitoring.periods import Period, Step
+from dicom_node.monitoring.periods import Period, Step, local_zone, parse_day
 from dicom_node.monitoring.reference import NoReference, Reference, reference_of
 from dicom_node.settings import Settings
 from dicom_node.states import JobRole, JobState, Outcome, Reading, StudyState
 from eval.version import version
-from inference.refusals import Reason
 from models.registry import InstalledModel
 
+DEFAULT_DAYS = 30
 _NO_STUDY = "no study was received"
 _NOT_INSTALLED = "the version is not installed any more"
 
@@ -58,6 +58,20 @@ class Monitor:
         self._ledger = ledger
         self._settings = settings
         self._installed = installed
+        self.zone = local_zone(settings.monitoring.time_zone)
+
+    def period(self, first: str | None = None, last: str | None = None) -> Period:
+        """Local days from `first` to `last`, both included; by default the 30 days up to and with today.
+
+        Raises
+        ------
+        PeriodError
+            If one is no date, or they are in the wrong order.
+        """
+        today = self._ledger.clock().astimezone(self.zone).date()
+        end = parse_day(last) if last else today
+        begin = parse_day(first) if first else end - timedelta(days=DEFAULT_DAYS - 1)
+        return Period(first=begin, last=end, zone=self.zone)
 
     def report(self, period: Period, *, step: Step | None = None, model: str | None = None) -> MonitoringReport:
         """Count a period, and its days, weeks or months.
@@ -79,14 +93,16 @@ class Monitor:
         parts = period.divided(step) if step else ()
         models = {one.card.reference: one for one in self._installed()}
         with self._ledger.read() as tx:
-            counting = _Counting(tx, self._settings, models, self._ledger.clock())
             lines = tuple(
                 one
                 for one in service.lines(tx, period.span)
                 if model is None or model in (one.model_name, one.reference)
             )
-            whole = counting.period(period, lines)
-            periods = tuple(counting.period(part, lines) for part in parts)
+            now = self._ledger.clock()
+            with service.gathered(tx, lines, period.span, _rules(self._settings), now) as studies:
+                counting = _Counting(tx, studies, self._settings, models)
+                whole = counting.period(period, lines)
+                periods = tuple(counting.period(part, lines) for part in parts)
         return MonitoringReport(
             radnode=version(),
             created=self._ledger.clock().astimezone(period.zone),
@@ -102,13 +118,16 @@ class _Counting:
     """One look into the ledger: every period and version with the same rules, references read once."""
 
     def __init__(
-        self, tx: sa.Connection, settings: Settings, models: Mapping[str, InstalledModel], now: datetime
+        self,
+        tx: sa.Connection,
+        studies: service.Gathered,
+        settings: Settings,
+        models: Mapping[str, InstalledModel],
     ) -> None:
         self._tx = tx
+        self._studies = studies
         self._limits = settings.monitoring
         self._models = models
-        self._now = now
-        self._rules = _rules(settings)
         self._references: dict[str, Reference | str] = {}
 
     def period(self, period: Period, lines: Sequence[Line]) -> PeriodService:
@@ -121,35 +140,37 @@ class _Counting:
         )
 
     def _model(self, line: Line, span: Span) -> ModelService:
-        tx, model = self._tx, self._models.get(line.reference)
-        ends = service.ends(tx, line, span)
+        studies, model = self._studies, self._models.get(line.reference)
+        ends = studies.ends(line, span)
         reference, why_none = self._reference(line.reference)
-        defects = self._defects(line, span, sum(ends.values()))
+        received = sum(one.studies for one in ends)
+        defects = _defects(ends, received)
         labels = self._labels(line, span, reference, why_none)
         agreement = self._agreement(line, span, reference, why_none)
-        verdicts = service.verdicts(tx, line, span)
+        analysed = sum(one.studies for one in ends if one.state is JobState.SUCCEEDED)
         refused, failed = _refusals(ends)
-        received = sum(ends.values())
         return ModelService(
             model=line.reference,
             role=line.role,
             title=model.card.identity.title if model else None,
             received=received,
-            analysed=verdicts.analysed,
+            analysed=analysed,
             refused=refused,
             failed=failed,
-            open=sum(count for (state, _), count in ends.items() if state in (JobState.QUEUED, JobState.RUNNING)),
-            dropped=ends.get((JobState.SHED, None), 0),
-            withdrawn=service.withdrawn(tx, line, span),
+            open=sum(one.studies for one in ends if one.state in (JobState.QUEUED, JobState.RUNNING)),
+            dropped=sum(one.studies for one in ends if one.state is JobState.SHED),
+            withdrawn=sum(one.withdrawn for one in ends),
             refused_share=Rate.counted(sum(refused.values()), received, _NO_STUDY),
             failed_share=Rate.counted(sum(failed.values()), received, _NO_STUDY),
-            positive=Rate.counted(verdicts.positive, verdicts.analysed, "no study was analysed"),
+            positive=Rate.counted(
+                sum(one.positive for one in ends if one.state is JobState.SUCCEEDED), analysed, "no study was analysed"
+            ),
             last_image_to_confirmed_s=_times(
-                service.result_seconds(tx, line, span) if line.role is JobRole.CHAMPION else np.empty(0),
+                studies.result_seconds(line, span) if line.role is JobRole.CHAMPION else np.empty(0),
                 "nothing was confirmed by a destination" if line.role is JobRole.CHAMPION else "a shadow sends nothing",
             ),
-            model_s=_times(service.timed_seconds(tx, line, span, "model"), "no study was analysed"),
-            analysis_s=_times(service.timed_seconds(tx, line, span, "total"), "no study was analysed"),
+            model_s=_times(studies.timed_seconds(line, span, "model"), "no study was analysed"),
+            analysis_s=_times(studies.timed_seconds(line, span, "total"), "no study was analysed"),
             defects=defects,
             reference=_reference_part(reference) if reference else None,
             reference_reason=None if reference else why_none,
@@ -168,29 +189,8 @@ class _Counting:
         found = self._references[name]
         return (None, found) if isinstance(found, str) else (found, "")
 
-    def _defects(self, line: Line, span: Span, received: int) -> Defects:
-        counted = service.defects(self._tx, line, span, self._rules, self._now)
-        return Defects(
-            any=Rate.counted(counted[GATE], received, _NO_STUDY),
-            classes=tuple(
-                DefectCount(
-                    code=one.code,
-                    title=one.title,
-                    seen=one.seen,
-                    studies=counted.get(one.code, 0) if one.seen is Seen.COUNTED else None,
-                    share=Rate.counted(counted.get(one.code, 0), received, _NO_STUDY)
-                    if one.seen is Seen.COUNTED
-                    else None,
-                    why=one.why,
-                )
-                for one in CLASSES
-            ),
-        )
-
-    def _labels(
-        self, line: Line, span: Span, reference: Reference | None, why_none: str
-    ) -> tuple[LabelService, ...]:
-        counts = service.labels(self._tx, line, span)
+    def _labels(self, line: Line, span: Span, reference: Reference | None, why_none: str) -> tuple[LabelService, ...]:
+        counts = self._studies.labels(line, span)
         model = self._models.get(line.reference)
         for label in model.card.labels if model else ():
             counts.setdefault(label.key, LabelCount(studies=0, present=0))
@@ -198,7 +198,7 @@ class _Counting:
             judging.label_service(
                 label,
                 count,
-                service.scores(self._tx, line, span, label) if reference and reference.label == label else None,
+                self._studies.scores(line, span, label) if reference and reference.label == label else None,
                 reference,
                 why_none,
                 self._limits,
@@ -207,11 +207,11 @@ class _Counting:
         )
 
     def _agreement(self, line: Line, span: Span, reference: Reference | None, why_none: str) -> Agreement:
-        found = service.agreement(self._tx, line, span)
-        hits = service.hits(self._tx, line, span)
+        found = self._studies.agreement(line, span)
+        hits = self._studies.hits(line, span)
         return _agreement(
             found,
-            service.rules_of_readings(self._tx, line, span),
+            self._studies.rules_of_readings(line, span),
             judging.cusum(hits, reference, why_none, self._limits),
         )
 
@@ -227,15 +227,35 @@ def _rules(settings: Settings) -> DefectRules:
     )
 
 
-def _refusals(ends: Mapping[tuple[JobState, Reason | None], int]) -> tuple[dict[str, int], dict[str, int]]:
+def _defects(ends: Sequence[Ended], received: int) -> Defects:
+    def studies(code: str) -> int:
+        return sum(one.defects[code] for one in ends)
+
+    return Defects(
+        any=Rate.counted(studies(ANY), received, _NO_STUDY),
+        classes=tuple(
+            DefectCount(
+                code=one.code,
+                title=one.title,
+                seen=one.seen,
+                studies=studies(one.code) if one.seen is Seen.COUNTED else None,
+                share=Rate.counted(studies(one.code), received, _NO_STUDY) if one.seen is Seen.COUNTED else None,
+                why=one.why,
+            )
+            for one in CLASSES
+        ),
+    )
+
+
+def _refusals(ends: Sequence[Ended]) -> tuple[dict[str, int], dict[str, int]]:
     """Reasons that lie with the study, and those that lie with the service."""
     refused: dict[str, int] = {}
     failed: dict[str, int] = {}
-    for (state, reason), count in sorted(ends.items(), key=lambda item: str(item[0])):
-        if state is JobState.REJECTED and reason is not None:
-            (failed if reason in OWN_REASONS else refused)[str(reason)] = count
-        elif state is JobState.FAILED:
-            failed["not_written"] = failed.get("not_written", 0) + count
+    for one in ends:
+        if one.state is JobState.REJECTED and one.reason is not None:
+            (failed if one.reason in OWN_REASONS else refused)[str(one.reason)] = one.studies
+        elif one.state is JobState.FAILED:
+            failed["not_written"] = failed.get("not_written", 0) + one.studies
     return refused, failed
 
 

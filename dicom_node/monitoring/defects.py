@@ -1,7 +1,7 @@
 """Technological defects, classes А to Д, and how each is seen from the ledger: one table, with the reason for each row.
 
 A refusal is a defect of the service only where the service failed: a study that is not what the model is made for was
-rightly declined. Counted by `dicom_node.ledger.service.defects`; the share of studies with any is held against the
+rightly declined. Counted by `dicom_node.ledger.service`; the share of studies with any is held against the
 limit of the settings.
 """
 
@@ -51,7 +51,7 @@ CLASSES: Final = (
         seen=Seen.COUNTED,
         why=Text(
             en="the first destination confirmed the result later than monitoring.late_after_s after the last image",
-            ru="первый получатель подтвердил результат через monitoring.late_after_s после последнего снимка или позже",
+            ru="от последнего снимка до первого подтверждения получателем прошло больше monitoring.late_after_s",
         ),
     ),
     DefectClass(
@@ -168,8 +168,6 @@ CLASSES: Final = (
         ),
     ),
 )
-
-GATE: Final = "any"  # key under which studies with at least one counted defect are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

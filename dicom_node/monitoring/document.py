@@ -107,7 +107,7 @@ class ReferencePart(Part):
     cases: int
     flag_rate: Rate
     sensitivity: Rate
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
 
 
 class Drift(Part):

@@ -96,10 +96,18 @@ def _machine_zone() -> str:
     return str(_LOCAL_TIME.resolve()).partition("/zoneinfo/")[2]
 
 
-def last_days(now: datetime, days: int, zone: ZoneInfo) -> Period:
-    """So many days up to and with today."""
-    today = now.astimezone(zone).date()
-    return Period(first=today - timedelta(days=days - 1), last=today, zone=zone)
+def parse_day(text: str) -> date:
+    """A date as people type it, 2026-11-23.
+
+    Raises
+    ------
+    PeriodError
+        If it is none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise PeriodError(f"{text!r} is no date: write it as 2026-11-23") from error
 
 
 def _next_week(day: date) -> date:

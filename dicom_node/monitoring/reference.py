@@ -13,14 +13,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.card import ModelCard
+from models.codes import Text
 from models.evaluation_report import ReportFile, reports_of
 from models.registry import InstalledModel
+
+_BY_DESIGN: Final = Text(
+    en="the share of diseased cases was chosen when the set was made: in service another one is to be expected",
+    ru="доля случаев с патологией задана при составлении набора: в эксплуатации следует ожидать другой",
+)
+_OUT_OF_FOLD: Final = Text(
+    en="scores of a cross-validation, by networks that did not see the film; the served threshold is applied to them",
+    ru="оценки перекрёстной проверки, от сетей, не видевших снимка; применён порог рабочей версии",
+)
+_OF_TRAINING: Final = Text(
+    en="the share of diseased films is that of the training set: in service another one is to be expected",
+    ru="доля снимков с патологией — как в обучающем наборе: в эксплуатации следует ожидать другой",
+)
 
 
 class NoReference(Exception):
@@ -45,7 +59,7 @@ class Reference:
         Cases at or above their threshold.
     positive, found : int
         Cases with the finding, and those of them that are flagged.
-    notes : tuple of str
+    notes : tuple of Text
         What a comparison must know.
     """
 
@@ -57,7 +71,7 @@ class Reference:
     flagged: int
     positive: int
     found: int
-    notes: tuple[str, ...]
+    notes: tuple[Text, ...]
 
 
 def reference_of(model: InstalledModel) -> Reference:
@@ -97,7 +111,7 @@ def _of_report(report: ReportFile) -> Reference:
         raise NoReference(f"{path.name} is not the table of cases that {report.path.name} names")
     judged = [row for row in rows if row["status"] == "analysed" and row["positive"] in ("0", "1") and row["score"]]
     called = [float(row["score"]) >= float(row["threshold"]) for row in judged]
-    notes = ("the share of diseased cases was chosen when the set was made",) if by_design else ()
+    notes = (_BY_DESIGN,) if by_design else ()
     return _reference(path.name, sha256, label, unit, judged, "score", called, notes)
 
 
@@ -108,10 +122,7 @@ def _of_training(report: ReportFile, card: ModelCard) -> Reference:
     rows, sha256 = _rows(path)
     judged = [row for row in rows if row["judged"] == "1"]
     called = [float(row["picture_score"]) >= label.picture.threshold for row in judged]
-    notes = (
-        "scores of networks that did not see the film, of a cross-validation; the served threshold is applied to them",
-        "the share of diseased films is that of the training set",
-    )
+    notes = (_OUT_OF_FOLD, _OF_TRAINING)
     return _reference(path.name, sha256, label.key, "film", judged, "picture_score", called, notes)
 
 
@@ -123,7 +134,7 @@ def _reference(
     judged: Sequence[Mapping[str, str]],
     score: str,
     called: Sequence[bool],
-    notes: tuple[str, ...],
+    notes: tuple[Text, ...],
 ) -> Reference:
     if not judged:
         raise NoReference(f"{file} has no judged case")

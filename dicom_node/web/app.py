@@ -1,4 +1,4 @@
-"""The FastAPI application: `/healthz`, `/metrics`, `/api/studies`. Read-only, on loopback unless set otherwise.
+"""The FastAPI application: `/healthz`, `/metrics`, `/api/studies`, `/monitoring`. Read-only, on loopback unless set so.
 
 Built by `node`, served by uvicorn in a thread. What is shown of a study is `dicom_node.account`, the same that
 `radnode explain` prints.
@@ -16,13 +16,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from dicom_node.account import account_of, newest_studies
 from dicom_node.health import Health
 from dicom_node.ledger import Ledger
+from dicom_node.monitoring.build import Monitor
+from dicom_node.web.monitoring import add_monitoring
 from inference.findings import StudyUid
 
 MAX_STUDIES = 500
 
 
-def build_app(ledger: Ledger, registry: CollectorRegistry, health: Callable[[], Health]) -> FastAPI:
-    """The application over an open ledger."""
+def build_app(
+    ledger: Ledger, registry: CollectorRegistry, health: Callable[[], Health], monitor: Monitor | None = None
+) -> FastAPI:
+    """The application over an open ledger; without `monitor` it has no monitoring."""
     app = FastAPI(title="radnode", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
@@ -45,4 +49,6 @@ def build_app(ledger: Ledger, registry: CollectorRegistry, health: Callable[[], 
             raise HTTPException(status_code=404, detail="no such study")
         return account.to_json()
 
+    if monitor is not None:
+        add_monitoring(app, monitor)
     return app

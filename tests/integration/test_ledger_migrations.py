@@ -13,9 +13,10 @@ from alembic.migration import MigrationContext
 
 from dicom_node.ledger import Ledger, database
 from dicom_node.ledger.database import LedgerError
-from dicom_node.ledger.schema import metadata
+from dicom_node.ledger.schema import job, label_score, metadata
 from tests.archives import free_port
 from tests.ledgers import TestClock, instance, open_ledger, record
+from tests.service import findings
 
 _NEXT = '''"""A migration of a later version."""
 import sqlalchemy as sa
@@ -142,3 +143,33 @@ def test_sqlite_commits_survive_a_power_cut(tmp_path: Path, clock: TestClock) ->
         pragmas = {name: tx.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous")}
         assert pragmas == {"journal_mode": "wal", "synchronous": 2}
         assert tx.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+
+
+def test_jobs_that_ended_before_get_verdict_and_scores_from_their_findings(ledger_url: str, clock: TestClock) -> None:
+    from alembic import command
+
+    old = Ledger(ledger_url, clock=clock)
+    configuration = database._alembic_configuration()
+    with old.engine.begin() as connection:
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, "0001")
+    spoken = [findings("1.2.1", 0.8, images=2), findings("1.2.2", 0.2, lesions=1), None]
+    with old.begin() as tx:
+        for number, said in enumerate(spoken, start=1):
+            values = {"uid": f"1.2.{number}", "findings": said.to_json() if said else None}
+            tx.execute(sa.text(_OLD_STUDY), values)
+            tx.execute(sa.text(_OLD_JOB), values)
+    old.migrate()
+    with old.read() as tx:
+        verdicts = tx.execute(sa.select(job.c.positive).order_by(job.c.study_uid)).scalars().all()
+        rows = tx.execute(sa.select(label_score.c.label, label_score.c.score, label_score.c.present)).all()
+    old.close()
+    assert verdicts == [True, True, None]
+    assert sorted(map(tuple, rows)) == [("opacity", 0.2, False), ("opacity", 0.8, True)]
+
+
+_OLD_STUDY = """INSERT INTO study (study_uid, state, revision, calling_ae, first_received_at, last_received_at,
+    revision_started_at) VALUES (:uid, 'complete', 1, 'CR', 0, 0, 0)"""
+_OLD_JOB = """INSERT INTO job (study_uid, revision, model_name, model_version, model_digest, role, route, destinations,
+    instance_ids, sources_digest, incomplete, priority, state, queued_at, findings) VALUES (:uid, 1, 'toy', '1.0.0',
+    'm', 'champion', 'r', '[]', '[]', 'd', false, 0, 'succeeded', 0, :findings)"""

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("entered_at", _TIME, nullable=False),
         sa.Column("is_current", sa.Boolean(), nullable=False),
     )
+    op.create_index("truth_by_study", "truth", ["study_uid"])
     op.create_index(
         "truth_one_current",
         "truth",
