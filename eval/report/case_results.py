@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from eval import calibration, utility
 from eval.datasets import Rules
+from eval.intervals import Estimate
 from eval.proportions import Rates, rates, rule_out
-from eval.ranking import Bools, Floats, Ranking, Steps
+from eval.ranking import Floats, Ranking, Steps
 from eval.report.breakdown import against_groups
 from eval.report.judged import Judged
 from eval.report.outcomes import AtPrevalence, Benefit, Bin, Calibration, CaseResults, Fixed, Operating, Point, RuleOut
 from eval.report.shares import area, shares
-from eval.report.values import Value
+from eval.report.values import BOOTSTRAP, Value
 from eval.resampling import percentile_estimate, resampled
 
 STATED_PREVALENCES = (0.01, 0.05, 0.10, 0.30)
@@ -58,7 +59,7 @@ class Counted:
         """One figure over the cases with its bootstrap interval."""
         value = float(statistic(np.ones((1, len(self.judged))))[0])
         estimate = percentile_estimate(value, self.bootstrap(statistic) if not math.isnan(value) else np.empty(0))
-        return Value.made(estimate, "patient_bootstrap")
+        return Value.made(estimate, BOOTSTRAP)
 
 
 def case_results(counted: Counted, served: Judged | None) -> CaseResults | None:
@@ -82,7 +83,7 @@ def case_results(counted: Counted, served: Judged | None) -> CaseResults | None:
     curve, band = _roc(known, steps)
     return CaseResults(
         auroc=area(counted.judged),
-        average_precision=known.figure(lambda weights: steps(weights).average_precision()),
+        average_precision=_average_precision(known, steps),
         prevalence=float(known.judged.diseased.mean()),
         against=against_groups(counted.judged),
         operating=operating(counted),
@@ -95,6 +96,13 @@ def case_results(counted: Counted, served: Judged | None) -> CaseResults | None:
         calibration=_calibration(known),
         decision=_decision(known),
     )
+
+
+def _average_precision(known: Counted, steps: Callable[[Floats], Steps]) -> Value:
+    """By the step rule; of diseased cases alone it would be 1 whatever the scores are."""
+    if known.judged.diseased.all():
+        return Value.made(Estimate.undefined("there are no cases of one class"), BOOTSTRAP)
+    return known.figure(lambda weights: steps(weights).average_precision())
 
 
 def _rates(counted: Counted) -> Rates:
@@ -188,11 +196,11 @@ def _calibration(known: Counted) -> Calibration:
     fit = calibration.recalibration(scores, ill)
     test = calibration.spiegelhalter(scores, ill)
     wide, even = (bins(scores, ill) for bins in (calibration.equal_width_bins, calibration.adaptive_bins))
-    brier, loss = (scores - ill) ** 2, _log_losses(scores, ill)
+    brier = (scores - ill) ** 2
     return Calibration(
         figures={
             "brier": known.figure(lambda weights: _mean(weights, brier)),
-            "log_loss": known.figure(lambda weights: _mean(weights, loss)),
+            "log_loss": _log_loss(known),
             "mean_difference": known.figure(lambda weights: _mean(weights, scores - ill)),
             "slope": Value.made(fit.slope, "wald"),
             "intercept": Value.made(fit.intercept, "wald"),
@@ -208,9 +216,14 @@ def _calibration(known: Counted) -> Calibration:
     )
 
 
-def _log_losses(scores: Floats, ill: Bools) -> Floats:
-    """Each case's part of `calibration.log_loss`, so that patients can be drawn."""
-    return np.asarray([calibration.log_loss(scores[row : row + 1], ill[row : row + 1]) for row in range(len(ill))])
+def _log_loss(known: Counted) -> Value:
+    """Mean of each case's part of `calibration.log_loss`, so that patients can be drawn."""
+    scores, ill = known.judged.scores, known.judged.diseased
+    parts = np.asarray([calibration.log_loss(scores[row : row + 1], ill[row : row + 1]) for row in range(len(ill))])
+    if not np.isfinite(parts).all():
+        infinite = Estimate.undefined("infinite: a probability of exactly 0 or 1 was wrong")
+        return Value.made(infinite, BOOTSTRAP)
+    return known.figure(lambda weights: _mean(weights, parts))
 
 
 def _mean(weights: Floats, values: Floats) -> Floats:

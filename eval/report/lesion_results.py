@@ -18,7 +18,7 @@ from eval.report.case_results import Counted
 from eval.report.marks import Matched
 from eval.report.outcomes import FrocPoint, LesionResults, Point
 from eval.report.shares import shares
-from eval.report.values import Value
+from eval.report.values import BOOTSTRAP, Value
 from eval.runs import CaseRecord, Run
 
 _RATES_SHOWN = np.geomspace(2**-4, 2**3.5, 61)  # eight steps an octave: 1/8, 1/4, … lie on them
@@ -40,11 +40,11 @@ def lesion_results(counted: Counted, matched: Matched, run: Run) -> LesionResult
         cases=len(cases),
         normal_cases=int(normal.sum()),
         marks=matched.marks,
-        cpm=Value.made(whole.cpm, "patient_bootstrap"),
+        cpm=Value.made(whole.cpm, BOOTSTRAP),
         points=tuple(
             FrocPoint(
                 false_per_case=one.false_per_unit,
-                sensitivity=Value.made(one.sensitivity, "patient_bootstrap"),
+                sensitivity=Value.made(one.sensitivity, BOOTSTRAP),
                 threshold=one.threshold if np.isfinite(one.threshold) else None,
             )
             for one in whole.points

@@ -6,13 +6,16 @@ Used by `eval.report.sections` and by everything that fills them.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from dataclasses import replace
+from typing import Annotated, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from eval.document import Interval, Part
 from eval.intervals import Estimate
 from models.codes import Text
+
+BOOTSTRAP: Final = "patient_bootstrap"
 
 
 class Value(Part):
@@ -27,7 +30,12 @@ class Value(Part):
 
     @classmethod
     def made(cls, estimate: Estimate, method: str, *, count: int | None = None, of: int | None = None) -> Value:
-        """From an estimate, whose NaN become null with its reason."""
+        """From an estimate, whose NaN become null with its reason; resamples that all agree give no interval.
+
+        An interval of no width would claim certainty.
+        """
+        if method == BOOTSTRAP and estimate.low == estimate.high:
+            estimate = replace(estimate, low=math.nan, high=math.nan, reason="every resample gives the same figure")
         known = [one if math.isfinite(one) else None for one in (estimate.value, estimate.low, estimate.high)]
         unsaid = "undefined: nothing to count" if known[0] is None else ""
         return cls(

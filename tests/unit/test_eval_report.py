@@ -223,6 +223,26 @@ def test_a_model_that_only_scores_and_one_that_only_marks_have_reports_too(
         assert told in text or language == "ru"
 
 
+@pytest.mark.parametrize("positives", [0, 1, 3])
+def test_degenerate_cases_are_undefined_with_a_reason_in_both_languages_and_never_certain(
+    tmp_path: Path, positives: int
+) -> None:
+    kept = [case for case in cases() if case.status is Status.ANALYSED and case.positive is not None]
+    few = [case for case in kept if case.positive][:positives] + [case for case in kept if not case.positive][
+        : 3 - positives
+    ]
+    few[0] = few[0].model_copy(update={"score": 0.0 if few[0].positive else 1.0})
+    _, report = report_of(tmp_path, few)
+    known = read_words("ru")["reasons"]
+    found = list(checks.values(report.twin.sections, "sections"))
+    assert any(value.value is None for _, value in found)
+    for place, value in found:
+        assert value.whole or value.reason in known, (place, value.reason)
+        assert not value.whole or value.ci[0] != value.ci[1], place
+    for language in LANGUAGES:
+        assert "nan" not in " ".join(_Text.of(page(report.twin, language, {}))).casefold().split()
+
+
 # ---- what is refused
 
 
