@@ -93,7 +93,7 @@ class Node:
             for destination in settings.destination
         ]
         monitor = Monitor(self.ledger, settings, lambda: installed_models(settings.model_folders).models.values())
-        app = build_app(self.ledger, self.metrics.registry, self.health, monitor)
+        app = build_app(self.ledger, self.metrics.registry, self.health, monitor, lambda: self.pipeline.cards)
         self.web = WebServer(app, settings.web.host, settings.web.port)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}

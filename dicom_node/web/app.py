@@ -6,7 +6,7 @@ Built by `node`, served by uvicorn in a thread. What is shown of a study is `dic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import JSONResponse
@@ -19,14 +19,22 @@ from dicom_node.ledger import Ledger
 from dicom_node.monitoring.build import Monitor
 from dicom_node.web.monitoring import add_monitoring
 from inference.findings import StudyUid
+from models.card import ModelCard
 
 MAX_STUDIES = 500
 
 
 def build_app(
-    ledger: Ledger, registry: CollectorRegistry, health: Callable[[], Health], monitor: Monitor | None = None
+    ledger: Ledger,
+    registry: CollectorRegistry,
+    health: Callable[[], Health],
+    monitor: Monitor | None = None,
+    cards: Callable[[], Mapping[str, ModelCard]] = dict,
 ) -> FastAPI:
-    """The application over an open ledger; without `monitor` it has no monitoring."""
+    """The application over an open ledger; without `monitor` it has no monitoring, without `cards` no report in words.
+
+    `cards` gives the cards of the installed models by reference.
+    """
     app = FastAPI(title="radnode", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
@@ -44,7 +52,7 @@ def build_app(
 
     @app.get("/api/studies/{study_uid}")
     def one_study(study_uid: str) -> dict[str, object]:
-        account = account_of(ledger, StudyUid(study_uid))
+        account = account_of(ledger, StudyUid(study_uid), cards())
         if account is None:
             raise HTTPException(status_code=404, detail="no such study")
         return account.to_json()

@@ -8,13 +8,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from pydicom import Dataset, dcmread
 
 from dicom_node.account import StudyAccount, account_of
 from dicom_node.explanation import explanation
+from dicom_node.health import Health
 from dicom_node.results.profile import Profile
 from dicom_node.results.result_set import encode
+from dicom_node.web.app import build_app
+from dicom_node.web.server import WebServer
 from dicom_node.wording import ReportText
 from inference.findings import StudyUid
 from inference.refusals import Reason, Refusal
@@ -35,7 +40,12 @@ def rig(tmp_path: Path) -> Iterator[PipelineRig]:
 
 
 def film(rig: PipelineRig, name: str = "a", **changes: Any) -> Path:
-    values = {"StudyInstanceUID": STUDY, "StudyID": "1", "PatientSex": "O", "SpecificCharacterSet": "ISO_IR 192"}
+    values: dict[str, Any] = {
+        "StudyInstanceUID": STUDY,
+        "StudyID": "1",
+        "PatientSex": "O",
+        "SpecificCharacterSet": "ISO_IR 192",
+    }
     values |= {"PatientOrientation": ["L", "F"], "ViewPosition": "PA"}
     return film_file(rig.folder / f"{name}.dcm", disc_picture(64, 48), **(values | changes))
 
@@ -129,9 +139,26 @@ def test_explain_prints_the_report_and_its_json_has_both_languages(rig: Pipeline
     lines = explanation(found, language="ru")
     for line in text_in(found).description.split("\n"):
         assert f"      {line}" in lines
-    (job,) = found.to_json()["jobs"]  # type: ignore[misc]
+    written: Any = found.to_json()
+    (job,) = written["jobs"]
     assert set(job["report"]) == {"ru", "en"}
     assert job["report"]["en"]["conclusion"] == text_in(found, "en").conclusion
+
+
+def test_the_api_has_the_report_in_words(rig: PipelineRig) -> None:
+    rig.receive(film(rig))
+    rig.settle()
+    rig.work()
+    app = build_app(
+        rig.pipeline.ledger, CollectorRegistry(), lambda: Health(parts={}), cards=lambda: rig.pipeline.cards
+    )
+    server = WebServer(app, "127.0.0.1", 0)
+    server.start()
+    try:
+        (job,) = httpx.get(f"http://127.0.0.1:{server.port}/api/studies/{STUDY}", trust_env=False).json()["jobs"]
+    finally:
+        server.stop()
+    assert job["report"]["ru"]["description"] == text_in(account(rig)).description
 
 
 def test_without_its_card_a_result_is_explained_without_words(rig: PipelineRig) -> None:
