@@ -15,6 +15,7 @@ from dicom_node.ledger import truths
 from dicom_node.ledger.truths import NewTruth
 from dicom_node.monitoring.build import Monitor
 from dicom_node.monitoring.words import PAGE
+from dicom_node.node import Node
 from dicom_node.settings import Settings
 from dicom_node.states import Reading, TruthSource
 from dicom_node.web.app import build_app
@@ -24,6 +25,7 @@ from inference.refusals import Reason
 from models.registry import installed_models
 from tests.browser import Browser
 from tests.ledgers import NOON, TestClock, open_ledger
+from tests.pipeline_rig import PipelineRig
 from tests.service import Service
 from tests.toy_model import install_toy_model
 
@@ -139,3 +141,15 @@ def test_chromium_shows_the_page_whole(console: Console, tmp_path: Path) -> None
         page.open(f"{console.root}/monitoring?{DAY}&lang=ru")
         page.wait_for("document.readyState === 'complete' && !!document.querySelector('footer')")
         assert page.evaluate("document.documentElement.scrollWidth") <= 400, "nothing sticks out on a telephone"
+
+
+def test_a_running_node_serves_the_page(tmp_path: Path) -> None:
+    rig = PipelineRig(tmp_path, receiver={"port": 0, "processes": 1}, web={"port": 0}, worker={"count": 0})
+    node = Node(rig.settings)
+    try:
+        node.startup()
+        answer = httpx.get(f"http://127.0.0.1:{node.web.port}/monitoring?lang=en", trust_env=False, timeout=30)
+        assert answer.status_code == 200 and "Monitoring in service" in answer.text
+    finally:
+        node.shutdown()
+        rig.close()
