@@ -18,10 +18,25 @@ from pydicom.uid import UID
 from dicom_node import implementation, states
 from dicom_node.delivery import statuses
 from dicom_node.dimse import admission, command, contexts, scu
+from dicom_node.ehr.lookup import ContextSettings
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.request import Role
 from dicom_node.routing import Routes
 from dicom_node.settings import Settings
+from eval.case_document import ProportionsDocument, RocDocument
+from eval.commands.boxes import BoxesDocument
+from eval.commands.compare import CompareDocument
+from eval.commands.drift import DriftDocument
+from eval.commands.froc import FrocDocument
+from eval.commands.jafroc import JafrocDocument
+from eval.commands.mrmc import MrmcDocument
+from eval.commands.paired import PairedDocument
+from eval.commands.run import RunDocument
+from eval.commands.sample_size import SampleSizeDocument
+from eval.datasets import DatasetFile
+from eval.report.statements import StatementsFile
+from eval.report.twin import Twin
+from eval.runs import CaseRecord, RunRecord
 from inference import refusals
 from models.card import ModelCard
 
@@ -29,7 +44,31 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = PROJECT / "docs"
 STATES_MARK: Final = "<!-- made by `make docs` from here -->"
 _ATTRIBUTES: Final = "\n\nAttributes\n----------\n"
-_SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {"settings": Settings, "routes": Routes, "card": ModelCard}
+_SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {
+    # what people write
+    "settings": Settings,
+    "routes": Routes,
+    "card": ModelCard,
+    "dataset": DatasetFile,
+    "report": StatementsFile,
+    "context": ContextSettings,
+    # what `radnode eval` prints with --json
+    "eval-roc": RocDocument,
+    "eval-froc": FrocDocument,
+    "eval-boxes": BoxesDocument,
+    "eval-proportions": ProportionsDocument,
+    "eval-paired": PairedDocument,
+    "eval-mrmc": MrmcDocument,
+    "eval-jafroc": JafrocDocument,
+    "eval-sample-size": SampleSizeDocument,
+    "eval-drift": DriftDocument,
+    "eval-run": RunDocument,
+    "eval-compare": CompareDocument,
+    # what a run and its report consist of
+    "run": RunRecord,
+    "run-case": CaseRecord,
+    "evaluation": Twin,
+}
 _RESULT_CLASSES: Final = {
     Role.SR: ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"),
     Role.NEGATIVE_SR: ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"),
