@@ -15,6 +15,7 @@ from dicom_node.ehr.context import DocumentRequest, Employee, Patient, PersonNam
 
 MAX_TOLD: Final = 200  # characters of a receiver's words that a reason may carry
 _MIN_WORD: Final = 2
+_MIN_FLEETING: Final = 5
 _DIGITS: Final = re.compile(r"\d(?:[\d.:/-]*\d)+")
 _WORDS: Final = re.compile(r"\w+")
 _HIDDEN: Final = "[...]"
@@ -76,13 +77,15 @@ class Discretion:
 
     def told(self, text: str) -> str:
         """Give the words that may be kept; empty for empty text."""
-        plain = "".join(" " if unicodedata.category(one) in {"Cc", "Cf", "Cs"} else one for one in text[: MAX_TOLD * 8])
+        # Compatibility forms first: a name may come back decomposed, a number in other digits.
+        folded = unicodedata.normalize("NFKC", text[: MAX_TOLD * 8])
+        plain = "".join(" " if unicodedata.category(one) in {"Cc", "Cf", "Cs"} else one for one in folded)
         hidden = _DIGITS.sub(_HIDDEN, plain)
         kept = _WORDS.sub(lambda found: _HIDDEN if self._is_secret(found[0]) else found[0], hidden)
         return " ".join(kept.split())[:MAX_TOLD]
 
     def _is_secret(self, word: str) -> bool:
-        parts = word.casefold().split("_")
+        parts = _plain(word).split("_")
         return any(part.startswith(secret) for part in parts for secret in self.secrets)
 
 
@@ -93,15 +96,20 @@ def discretion_of(request: DocumentRequest) -> Discretion:
     texts += _employee_texts(request.legal_authenticator)
     texts += [order.accession_number, order.diagnosis_text, order.diagnosis_code]
     texts += [known.value for known in (order.placer, order.filler) if known]
-    words = {word.casefold() for text in texts if text for word in _WORDS.findall(text)}
+    words = {_plain(word) for text in texts if text for word in _WORDS.findall(unicodedata.normalize("NFKC", text))}
     return Discretion(secrets=frozenset(_stem(word) for word in words if len(word) >= _MIN_WORD))
 
 
+def _plain(word: str) -> str:
+    return word.casefold().replace("ё", "е")
+
+
 def _stem(word: str) -> str:
-    """A Russian name without the ending that its cases change; short words stay whole."""
-    endings = "аеёиоуыэюяйь"
-    shortened = word.rstrip(endings)
-    return shortened if len(shortened) > _MIN_WORD else word
+    """A Russian name without what its cases change; rather too short, which hides more, than too long."""
+    shortened = word.rstrip("аеиоуыэюяйь")
+    if shortened == word and len(word) >= _MIN_FLEETING:
+        shortened = word[:-2]  # a vowel that comes and goes: Павел, Павла
+    return shortened if len(shortened) >= _MIN_WORD else word[:_MIN_WORD]
 
 
 def _name_texts(name: PersonName | None) -> list[str | None]:

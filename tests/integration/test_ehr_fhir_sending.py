@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -21,6 +22,7 @@ from dicom_node.ehr.fhir.destination import FhirDestination
 from dicom_node.ehr.fhir.entries import Attachment
 from dicom_node.ehr.fhir.profile import read_profile
 from tests.archives import ScriptedServer
+from tests.certificates import Authority
 from tests.medplum import Medplum
 from tests.record_cases import hostile_record, make_record
 
@@ -341,6 +343,24 @@ def test_a_missing_token_sends_nothing() -> None:
     answer = _send_to(lambda connection: connected.set(), token_env="RADNODE_TEST_NO_SUCH_VARIABLE")
     assert isinstance(answer, Retry) and "RADNODE_TEST_NO_SUCH_VARIABLE" in answer.reason
     assert not connected.is_set()
+
+
+def test_https_checks_the_certificate_of_the_server(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path, "hospital"), Authority(tmp_path, "stranger")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("region"))
+    body = json.dumps({"resourceType": "Task", "id": "t-1"}).encode()
+
+    def script(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as encrypted:
+            _answering("201 Created", body)(encrypted)
+
+    with ScriptedServer(script) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        trusted = _send(url, make_record(), tls={"ca_file": authority.certificate})
+        refused = [_send(url, make_record(), tls=tls) for tls in ({"ca_file": stranger.certificate}, None)]
+    assert trusted == Accepted(receiver_ids=("Task/t-1",))
+    assert all(isinstance(answer, Retry) and "TLS" in answer.reason for answer in refused)
 
 
 @pytest.mark.parametrize(
