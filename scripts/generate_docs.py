@@ -19,6 +19,7 @@ from dicom_node import implementation, states
 from dicom_node.delivery import statuses
 from dicom_node.dimse import admission, command, contexts, scu
 from dicom_node.ehr.lookup import ContextSettings
+from dicom_node.monitoring.document import MonitoringReport
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.request import Role
 from dicom_node.routing import Routes
@@ -68,6 +69,7 @@ _SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {
     "run": RunRecord,
     "run-case": CaseRecord,
     "evaluation": Twin,
+    "monitoring": MonitoringReport,
 }
 _RESULT_CLASSES: Final = {
     Role.SR: ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"),
@@ -206,7 +208,8 @@ def states_section() -> str:
     """The states with the comment that stands beside each in the code."""
     lines = [STATES_MARK, "", "## States", ""]
     for enumeration in (states.InstanceState, states.StudyState, states.Outcome, states.JobState, states.JobStage,
-                        states.JobRole, states.DeliveryState, states.Standing, states.StandingAction):  # fmt: skip
+                        states.JobRole, states.DeliveryState, states.Standing, states.StandingAction, states.Reading,
+                        states.TruthSource):  # fmt: skip
         lines += [*_enumeration(enumeration, Path(states.__file__)), ""]
     lines += ["## Reasons for not analysing", "", *_enumeration(refusals.Reason, Path(refusals.__file__))]
     return "\n".join(lines) + "\n"
