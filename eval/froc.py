@@ -196,6 +196,8 @@ def per_group(matched: Detections, groups: NDArray[np.intp]) -> Detections:
 def in_either_view(matched: Detections, lesions: NDArray[np.intp]) -> Detections:
     """Case-based: one lesion seen on several views counts once and is found if hit in any, with the highest score.
 
+    It stays on one image only, so that `on_normal_images` must come before.
+
     Parameters
     ----------
     matched : Detections

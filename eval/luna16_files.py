@@ -97,14 +97,15 @@ def read_tables(*, scans: Path, truth: Path, excluded: Path | None, marks: Path,
         _places(others, _lesion_sizes(others, hit), irrelevant) if others else None,
     )
     sizes = _box_sizes(submission, _BOX_MM) if hit is Hit.IOU else np.full((len(submission), 3), np.nan)
+    pointed = Marks(
+        scan=kept_at, places=_places(submission, sizes, kept), score=submission.numbers("probability")[kept]
+    )
     return Tables(
         scans=listed,
         truth=findings,
         excluded=others,
         submission=submission,
-        marks=Marks(
-            scan=kept_at, places=_places(submission, sizes, kept), score=submission.numbers("probability")[kept]
-        ),
+        marks=pointed,
         lesions=Lesions(
             scan=np.concatenate([included_at, irrelevant_at]),
             places=lesion_places,
@@ -116,7 +117,8 @@ def read_tables(*, scans: Path, truth: Path, excluded: Path | None, marks: Path,
             *included_notes,
             *irrelevant_notes,
             *mark_notes,
-            *_oddities(findings, included, submission, kept),
+            *_oddities_of_marks(submission, kept, pointed),
+            *_oddities_of_findings(findings, included),
         ),
     )
 
@@ -224,17 +226,41 @@ def _lesion_ids(table: Table, scans: Scans, rows: NDArray[np.intp], at: NDArray[
     return np.unique(np.column_stack([group, names]), axis=0, return_inverse=True)[1].reshape(-1).astype(np.intp)
 
 
-def _oddities(truth: Table, included: NDArray[np.intp], submission: Table, kept: NDArray[np.intp]) -> tuple[str, ...]:
+def _oddities_of_marks(submission: Table, kept: NDArray[np.intp], marks: Marks) -> tuple[str, ...]:
     """What can be counted and is probably not meant."""
     notes = []
     if not kept.size:
         notes.append(f"{submission.path.name}: there is no mark in it, so that nothing is found")
-    score = submission.numbers("probability")[kept]
-    if strange := np.flatnonzero((score < 0) | (score > 1)).tolist():
+    if strange := np.flatnonzero((marks.score < 0) | (marks.score > 1)).tolist():
         notes.append(
             f"{submission.path.name}: {len(strange)} scores are outside 0 to 1, the first on line "
             f"{submission.lines[int(kept[strange[0]])]}; only their order counts here, so they were taken as they are"
         )
+    again, doubled = _repeated(marks)
+    if again:
+        lines = " and ".join(str(submission.lines[int(kept[row])]) for row in doubled[:_SHOWN_LINES])
+        notes.append(
+            f"{submission.path.name}: lines {lines} are the same mark, place and score alike ({again} rows in all "
+            f"repeat another); each row that hits nothing counts as a false mark, leave one out if it is one mark"
+        )
+    return tuple(notes)
+
+
+def _repeated(marks: Marks) -> tuple[int, list[int]]:
+    """How many marks are of the scan, place, size and score of an earlier one, and the first that are alike."""
+    columns = np.column_stack([marks.scan, marks.places.center, marks.places.size, marks.score])
+    order = np.lexsort(columns.T)
+    alike = np.flatnonzero(((columns[order[1:]] == columns[order[:-1]]) | np.isnan(columns[order[1:]])).all(axis=1))
+    if not alike.size:
+        return 0, []
+    group = np.cumsum(np.append(True, ~np.isin(np.arange(order.size - 1), alike)))
+    first = group[alike[np.argmin(order[alike])]]
+    return alike.size, order[group == first].tolist()
+
+
+def _oddities_of_findings(truth: Table, included: NDArray[np.intp]) -> tuple[str, ...]:
+    """What can be counted and is probably not meant."""
+    notes = []
     if doubled := _doubled(truth, included):
         lines = " and ".join(str(truth.lines[row]) for row in doubled[:_SHOWN_LINES])
         notes.append(

@@ -177,7 +177,8 @@ def evaluate(tables: Tables, options: Options) -> FrocDocument:
     """
     rule = hit_rule(options.hit, least_iou=options.iou)
     matching = match(len(tables.scans), tables.marks, tables.lesions, rule.compare, most=options.marks_per_scan or None)
-    matched = _in_units(_in_views(matching.detections, tables, options), tables.scans, options)
+    # units first: merging views keeps one image of a lesion, and the others would seem to be normal
+    matched = _in_views(_in_units(matching.detections, tables.scans, options), tables, options)
     result = performance(matched, resamples=options.resamples, seed=options.seed)
     frames = frame_note(
         tables.marks,
@@ -273,7 +274,7 @@ def _counts(tables: Tables, matching: Matching, matched: Detections) -> FrocCoun
     found = int(np.isfinite(matched.found).sum())
     return FrocCounts(
         scans=len(tables.scans),
-        scans_with_lesions=np.unique(matched.found_in).size,
+        scans_with_lesions=np.unique(matching.detections.found_in).size,
         scans_without_marks=len(tables.scans) - np.unique(tables.marks.scan).size,
         units=int(matched.counted.sum()),
         lesions=matched.found.size,

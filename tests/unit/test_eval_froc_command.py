@@ -157,6 +157,17 @@ def test_mammography_counts_breasts_and_finds_a_lesion_in_either_view(tmp_path: 
     assert sensitivities(normal)[:3] == [0, 0, 0.5]
 
 
+def test_no_view_of_a_lesion_is_a_normal_image_though_its_views_count_once(tmp_path: Path) -> None:
+    on_both = f"{COORDINATES},diameter_mm,lesion\nv1,0,0,0,10,L\nv2,0,0,0,10,L\n"
+    marks = f"{COORDINATES},probability\nv1,0,0,0,0.9\nv2,50,0,0,0.8\nv3,0,0,0,0.7\n"
+    listed = "seriesuid,patient\nv1,p1\nv2,p1\nv3,p2\nv4,p2\n"
+    found = document(tmp_path, "--either-view", "--per", "normal-image", truth=on_both, marks=marks, scans=listed)
+    assert found["counts"]["units"] == 2  # v3 and v4
+    assert found["counts"]["false_marks"] == 1  # on v3
+    assert found["counts"]["scans_with_lesions"] == 2
+    assert (found["counts"]["lesions"], found["counts"]["lesions_found"]) == (1, 1)
+
+
 def test_breasts_and_views_need_their_columns(tmp_path: Path) -> None:
     assert "no column 'breast'" in refused(tmp_path, "--per", "breast")
     assert "truth.csv: line 1: no column 'lesion'" in refused(tmp_path, "--either-view")
@@ -238,6 +249,15 @@ def test_a_finding_given_twice_and_one_of_no_size_are_noted(tmp_path: Path) -> N
     assert found["counts"]["lesions"] == 5
     assert any("truth.csv: lines 3 and 5 are the same finding" in one for one in found["notes"])
     assert any("truth.csv: line 6: a finding of diameter 0" in one for one in found["notes"])
+
+
+def test_a_mark_given_twice_is_noted(tmp_path: Path) -> None:
+    found = document(tmp_path, marks=MARKS + "1.3,5,5,-120,0.8\n1.1,0,0,-100,0.4\n")
+    assert found["counts"]["false_marks"] == 5
+    (doubled,) = [one for one in found["notes"] if "marks.csv" in one]
+    assert "marks.csv: lines 3 and 8 are the same mark" in doubled
+    assert "2 rows in all" in doubled
+    assert not any("same mark" in one for one in document(tmp_path)["notes"])
 
 
 def test_swapped_axes_are_told_from_a_bad_detector(tmp_path: Path) -> None:
