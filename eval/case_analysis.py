@@ -216,7 +216,13 @@ def fixed_points(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[FixedPoint
         for target in targets:
             key = f"fixed_points.{fixed}={target:g}"
             point = point_at(
-                cases.scores, cases.diseased, cases.units, target, resamples=plan.resamples, seed=plan.seed
+                cases.scores,
+                cases.diseased,
+                cases.units,
+                target,
+                resamples=plan.resamples,
+                seed=plan.seed,
+                stratified=plan.stratified,
             )
             value, ci = reasons.estimate(f"{key}.{free}", _not_certain(point.estimate))
             reached = _reached(cases, point.threshold, fixed)

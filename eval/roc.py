@@ -173,11 +173,13 @@ def specificity_at_sensitivity(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    stratified: bool = True,
 ) -> FixedPoint:
     """Specificity of the highest threshold that keeps at least `sensitivity`; no point between scores is invented.
 
     Its interval comes from resampled patients, with the threshold found anew in each: it holds for "the specificity
-    at this sensitivity", not for the threshold printed beside it.
+    at this sensitivity", not for the threshold printed beside it. Patients with a diseased case and the others are
+    drawn apart, or with `stratified` False all together; resamples without a class are then left out.
     """
     if diseased.all() or not diseased.any():
         return FixedPoint(threshold=math.nan, estimate=Estimate.undefined(_one_class(diseased)))
@@ -188,6 +190,7 @@ def specificity_at_sensitivity(
         diseased,
         resamples=resamples,
         seed=seed,
+        stratified=stratified,
     )
     value = float(Steps.of(ranking, diseased).specificity_at(sensitivity))
     threshold = threshold_at_sensitivity(scores[diseased], sensitivity)
@@ -202,6 +205,7 @@ def sensitivity_at_specificity(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    stratified: bool = True,
 ) -> FixedPoint:
     """Sensitivity of the lowest threshold that keeps at least `specificity`, as `specificity_at_sensitivity`.
 
@@ -216,6 +220,7 @@ def sensitivity_at_specificity(
         diseased,
         resamples=resamples,
         seed=seed,
+        stratified=stratified,
     )
     steps = Steps.of(ranking, diseased)
     value = float(steps.sensitivity_at(specificity))

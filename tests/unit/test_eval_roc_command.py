@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from eval.clustered import clustered_areas
 from eval.commands.roc import command
 from eval.delong import delong, unpaired_difference
+from eval.roc import sensitivity_at_specificity, specificity_at_sensitivity
 
 
 def run(*arguments: str | Path) -> Result:
@@ -132,6 +133,20 @@ def test_fixed_points_and_the_partial_area_have_intervals(tmp_path: Path) -> Non
         assert point["ci"][0] <= point[free] <= point["ci"][1]
     truth, score, _, _ = columns(path)
     assert document["partial_auroc"]["standardised"] == pytest.approx(roc_auc_score(truth, score, max_fpr=0.2))
+
+
+@pytest.mark.parametrize("fixed", ["sensitivity", "specificity"])
+def test_intervals_of_fixed_points_are_those_of_patients_drawn_as_the_settings_say(tmp_path: Path, fixed: str) -> None:
+    path = cases(tmp_path)
+    options = (f"--{fixed}", "0.9", "--patient", "patient", "--bootstrap", "200", "--seed", "3")
+    apart, together = of(*asked(path, *options)), of(*asked(path, *options, "--together"))
+    assert together["settings"]["resampled"] == "patients, all together"
+    truth, score, _, patients = columns(path)
+    point_at = specificity_at_sensitivity if fixed == "sensitivity" else sensitivity_at_specificity
+    for found, stratified in ((apart, True), (together, False)):
+        direct = point_at(score, truth, patients, 0.9, resamples=200, seed=3, stratified=stratified).estimate
+        assert found["fixed_points"][0]["ci"] == [direct.low, direct.high]
+    assert apart["fixed_points"][0]["ci"] != together["fixed_points"][0]["ci"]
 
 
 def test_every_missed_case_of_the_rule_out_table_is_named(tmp_path: Path) -> None:
