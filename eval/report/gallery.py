@@ -25,20 +25,22 @@ Frame = tuple[float, float, float, float]
 
 
 def galleries(counted: Counted, matched: Matched | None, run: Run) -> tuple[Gallery, ...]:
-    """The worst first: diseased cases with the lowest score, others with the highest, and so on."""
+    """The worst first: diseased cases with the lowest score, others with the highest, marks from the strongest on.
+
+    Cases that were not analysed come before every score; equal scores are in the order of the cases' names.
+    """
     judged = counted.judged
     cases = judged.records
     frame = _frame(cases)
     missed = np.flatnonzero(~judged.called & judged.diseased)
     alarms = np.flatnonzero(judged.called & ~judged.diseased & judged.analysed)
-    scores = np.where(judged.analysed, judged.scores, -np.inf)
 
     def shown(rows: Iterable[int], image: Callable[[int], str | None] = lambda row: None) -> tuple[Shown, ...]:
         return tuple(_shown(cases[row], run, frame, image(row), matched, row) for row in rows)
 
     made = [
-        Gallery(kind="missed_cases", total=missed.size, shown=shown(_first(missed, scores[missed]))),
-        Gallery(kind="false_alarms", total=alarms.size, shown=shown(_first(alarms, -scores[alarms]))),
+        Gallery(kind="missed_cases", total=missed.size, shown=shown(_lowest(missed, cases)[:SHOWN])),
+        Gallery(kind="false_alarms", total=alarms.size, shown=shown(_highest(alarms, cases)[:SHOWN])),
     ]
     if matched is not None:
         made += _of_places(counted, matched, run, shown)
@@ -49,15 +51,26 @@ def _of_places(counted: Counted, matched: Matched, run: Run, shown: Callable[...
     """Lesions that no mark at the served threshold found, and marks at or above it that hit none."""
     cases = counted.judged.records
     found = found_at_threshold(matched, run, counted)
-    missed = np.flatnonzero(~found)
-    order = missed[np.argsort(matched.detections.found[missed], kind="stable")]
-    lost = [matched.lesions[index] for index in order.tolist()]
-    wrong = [(row, mark) for row, mark in matched.false_marks if mark.score >= (run.mark_threshold(cases[row]) or 0.0)]
-    wrong.sort(key=lambda pair: (-pair[1].score, cases[pair[0]].case))
-    return [
-        Gallery(kind="missed_lesions", total=len(lost), shown=_once(lost, shown)),
-        Gallery(kind="false_marks", total=len(wrong), shown=_once(wrong, shown)),
+    lost = [matched.lesions[index] for index in np.flatnonzero(~found).tolist()]
+    lost.sort(key=lambda pair: (_score(cases[pair[0]]), cases[pair[0]].case, pair[1].image or ""))
+    wrong = [(row, mark) for row, mark in matched.false_marks if mark.score >= _least(run, cases[row])]
+    wrong.sort(key=lambda pair: (-pair[1].score, cases[pair[0]].case, pair[1].image or ""))
+    strongest: dict[tuple[int, str | None], float] = {}
+    for row, mark in wrong:
+        strongest.setdefault((row, mark.image), mark.score)
+    pictures = [
+        one.model_copy(update={"strongest_false_mark": score})
+        for one, score in zip(_once(wrong, shown), strongest.values(), strict=False)  # both from the strongest on
     ]
+    return [
+        _gallery("missed_lesions", lost, _once(lost, shown)),
+        _gallery("false_marks", wrong, tuple(pictures)),
+    ]
+
+
+def _gallery(kind: str, pairs: Sequence[tuple[int, Place]], shown: tuple[Shown, ...]) -> Gallery:
+    """A case with several such places counts once, each of its places too."""
+    return Gallery(kind=kind, total=len({row for row, _ in pairs}), places=len(pairs), shown=shown)
 
 
 def _once(pairs: Sequence[tuple[int, Place]], shown: Callable[..., tuple[Shown, ...]]) -> tuple[Shown, ...]:
@@ -67,10 +80,22 @@ def _once(pairs: Sequence[tuple[int, Place]], shown: Callable[..., tuple[Shown, 
     return tuple(one for row, image in kept for one in shown([row], lambda _, image=image: image))
 
 
-def _first(
-    rows: np.ndarray[tuple[int], np.dtype[np.intp]], key: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> list[int]:
-    return [int(row) for row in rows[np.argsort(key, kind="stable")][:SHOWN]]
+def _lowest(rows: Iterable[int], cases: Sequence[CaseRecord]) -> list[int]:
+    return sorted(map(int, rows), key=lambda row: (_score(cases[row]), cases[row].case))
+
+
+def _highest(rows: Iterable[int], cases: Sequence[CaseRecord]) -> list[int]:
+    return sorted(map(int, rows), key=lambda row: (-_score(cases[row]), cases[row].case))
+
+
+def _score(case: CaseRecord) -> float:
+    """What is printed of the case; below every score where there is none."""
+    return -np.inf if case.status is not Status.ANALYSED or case.score is None else case.score
+
+
+def _least(run: Run, case: CaseRecord) -> float:
+    threshold = run.mark_threshold(case)
+    return np.inf if threshold is None else threshold
 
 
 def _shown(

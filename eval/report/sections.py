@@ -299,13 +299,20 @@ class Shown(Part):
     frame: tuple[float, float, float, float] = Field(description="left, top, width, height of what is drawn")
     drawn: tuple[Drawn, ...]
     picture_sha256: str | None = None
+    strongest_false_mark: float | None = Field(
+        default=None, description="score of the strongest false mark on it, by which the gallery false_marks is sorted"
+    )
 
 
 class Gallery(Part):
-    """Errors of one kind: how many there are, and those that are shown."""
+    """Errors of one kind: how many cases have them, how many there are, and those that are shown."""
 
     kind: str = Field(description="missed_cases, false_alarms, missed_lesions or false_marks")
-    total: int
+    total: int = Field(description="cases with such an error, each counted once")
+    places: int | None = Field(
+        default=None,
+        description="missed lesions or false marks in those cases; null where the case itself is the error",
+    )
     shown: tuple[Shown, ...]
 
 

@@ -106,7 +106,7 @@ def test_lesions_found_and_false_marks_are_those_of_a_plain_count(made: tuple[Ru
     lesions = sum(len(case.lesions) for case in run.judged)
     assert (found.found.count, found.found.of) == (hits, lesions)
     assert found.false_per_case.value == pytest.approx(wrong / len(run.judged))
-    galleries = {gallery.kind: gallery.total for gallery in report.twin.sections.errors.galleries}
+    galleries = {gallery.kind: gallery.places for gallery in report.twin.sections.errors.galleries}
     assert galleries["missed_lesions"] == lesions - hits
     assert galleries["false_marks"] == wrong
 
