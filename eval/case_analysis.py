@@ -322,10 +322,11 @@ def _log_loss(cases: Cases, plan: Plan) -> Estimate:
     return _mean(losses, cases, plan)
 
 
-def utility(cases: Cases, plan: Plan) -> DecisionCurveBlock:
+def utility(cases: Cases, plan: Plan, reasons: Reasons) -> DecisionCurveBlock:
     """The decision curve, at the first stated prevalence where one is."""
     prevalence = plan.prevalences[0] if plan.prevalences else None
-    return decision_block(decision_curve(cases.scores, cases.diseased, prevalence=prevalence, patients=cases.patients))
+    curve = decision_curve(cases.scores, cases.diseased, prevalence=prevalence, patients=cases.patients)
+    return decision_block("decision_curve", curve, reasons)
 
 
 def subgroups(cases: Cases, plan: Plan, reasons: Reasons) -> tuple[Subgroup, ...]:
@@ -360,7 +361,9 @@ def _subgroup(cases: Cases, rows: Bools, plan: Plan, name: tuple[str, str], reas
             "diseased": diseased,
             "too_few": few,
             **block,
-            "difference_from_rest_p": p if math.isfinite(p) else None,
+            "difference_from_rest_p": reasons.number(
+                f"{key}.difference_from_rest_p", p, estimates["difference_from_rest"].reason
+            ),
         }
     )
 

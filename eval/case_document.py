@@ -15,7 +15,7 @@ from eval.calibration import ReliabilityBin
 from eval.document import Document, Interval, Part, Reasons
 from eval.proportions import AtPrevalence, Proportion, Rates, RuleOut
 from eval.roc import Confusion
-from eval.utility import DecisionCurve
+from eval.utility import DecisionCurve, DecisionPoint
 
 SHARES = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
 
@@ -307,17 +307,22 @@ def bin_blocks(bins: Sequence[ReliabilityBin]) -> tuple[BinBlock, ...]:
     )
 
 
-def decision_block(curve: DecisionCurve) -> DecisionCurveBlock:
-    """Points of the decision curve."""
-    points = tuple(
-        DecisionPointBlock(
-            threshold=point.threshold,
-            net_benefit=point.net_benefit.value,
-            ci=(None, None) if math.isnan(point.net_benefit.low) else (point.net_benefit.low, point.net_benefit.high),
-            treat_all=point.treat_all,
-            true_positives_per_case=point.true_positives_per_case,
-            false_positives_per_case=point.false_positives_per_case,
-        )
-        for point in curve.points
-    )
+def decision_block(key: str, curve: DecisionCurve, reasons: Reasons) -> DecisionCurveBlock:
+    """Points of the decision curve; reasons go under `key`."""
+    points = tuple(_decision_point(f"{key}.points.threshold={one.threshold:g}", one, reasons) for one in curve.points)
     return DecisionCurveBlock(prevalence=curve.prevalence, stated=curve.stated, points=points)
+
+
+def _decision_point(key: str, point: DecisionPoint, reasons: Reasons) -> DecisionPointBlock:
+    benefit = point.net_benefit
+    unknown = math.isnan(benefit.low)
+    if unknown:
+        reasons.found[f"{key}.ci"] = benefit.reason
+    return DecisionPointBlock(
+        threshold=point.threshold,
+        net_benefit=benefit.value,
+        ci=(None, None) if unknown else (benefit.low, benefit.high),
+        treat_all=point.treat_all,
+        true_positives_per_case=point.true_positives_per_case,
+        false_positives_per_case=point.false_positives_per_case,
+    )

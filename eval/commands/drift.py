@@ -33,6 +33,7 @@ from eval.two_groups import TwoGroups, miettinen_nurminen
 from eval.version import version
 
 _EMPTY_SIDE = "one of the tables has no rows with this value"
+_NO_ORDER = "categories have no order, and the distance of Kolmogorov and Smirnov needs one"
 
 
 class ShareBlock(Part):
@@ -207,7 +208,7 @@ def _compare(before: CaseTable, now: CaseTable, columns: Columns, watch: Watch) 
         score=_number_drift("score", before, now, columns.score, reasons),
         flag_rate=_flag_rate(before, now, columns, reasons),
         features=(
-            *(_category_drift(before, now, name) for name in columns.categories),
+            *(_category_drift(f"features.{name}", before, now, name, reasons) for name in columns.categories),
             *(_number_drift(f"features.{name}", before, now, name, reasons) for name in columns.numbers),
         ),
         sensitivity=sensitivity,
@@ -240,14 +241,15 @@ def _number_drift(key: str, before: CaseTable, now: CaseTable, column: str, reas
     )
 
 
-def _category_drift(before: CaseTable, now: CaseTable, column: str) -> FeatureDrift:
+def _category_drift(key: str, before: CaseTable, now: CaseTable, column: str, reasons: Reasons) -> FeatureDrift:
     one, other = (read.cells([column])[column] for read in (before, now))
     found = drift.categorical_psi(one, other)
+    reasons.found |= {f"{key}.ks": _NO_ORDER, f"{key}.ks_p": _NO_ORDER}
     return FeatureDrift(
         column=column,
         kind="category",
-        psi=found.value,
-        psi_unmoved_95=found.unmoved_95,
+        psi=reasons.number(f"{key}.psi", found.value, _EMPTY_SIDE),
+        psi_unmoved_95=reasons.number(f"{key}.psi_unmoved_95", found.unmoved_95, _EMPTY_SIDE),
         moved=_moved(found),
         bins=_shares(found),
         ks=None,
@@ -326,6 +328,8 @@ def _with_truth(
             "name --expected and --unacceptable"
         )
         return rate, None
+    if not diseased[1].any():
+        reasons.found["cusum.last"] = "the current table has no diseased case whose truth has come back"
     return rate, _cusum(now, called[1], diseased[1], columns.order, (expected, unacceptable, watch.run_length))
 
 
@@ -389,4 +393,5 @@ def _print(document: DriftDocument) -> None:
             markup=False,
             highlight=False,
         )
-    print_remarks(console, document)
+    told = {key: reason for key, reason in document.undefined.items() if reason != _NO_ORDER}
+    print_remarks(console, document.model_copy(update={"undefined": told}))

@@ -262,7 +262,7 @@ def _probabilistic(
         return {"calibration": case_analysis.calibration(cases, plan, reasons), "decision_curve": None}
     return {
         "calibration": case_analysis.calibration(cases, plan, reasons),
-        "decision_curve": case_analysis.utility(cases, plan),
+        "decision_curve": case_analysis.utility(cases, plan, reasons),
     }
 
 
@@ -282,7 +282,9 @@ def _print(document: RocDocument) -> None:
     console.print(table)
     if document.subgroups:
         console.print(_subgroup_table(document))
-    print_remarks(console, document)
+    # the points of the decision curve are in the JSON only
+    told = {key: why for key, why in document.undefined.items() if not key.startswith("decision_curve.points.")}
+    print_remarks(console, document.model_copy(update={"undefined": told}))
 
 
 def _figures(document: RocDocument) -> list[tuple[str, float | None, Interval]]:

@@ -186,6 +186,26 @@ def test_moved_scores_a_new_vendor_and_lost_sensitivity_are_seen(tmp_path: Path)
     assert document["cusum"]["expected"] == document["sensitivity"]["reference"]
 
 
+def test_a_category_has_no_distance_and_the_reason_is_told(tmp_path: Path) -> None:
+    reference = table(tmp_path / "a.csv", 1)
+    options = ("--reference", reference, "--current", reference, "--feature", "vendor")
+    document = of(*options)
+    assert (document["features"][0]["ks"], document["features"][0]["ks_p"]) == (None, None)
+    for key in ("features.vendor.ks", "features.vendor.ks_p"):
+        assert "categories have no order" in document["undefined"][key]
+    assert "no order" not in run(*options).stdout  # the table leaves these cells blank
+
+
+def test_a_cusum_without_diseased_cases_has_no_sum_and_the_reason_is_told(tmp_path: Path) -> None:
+    reference, current = table(tmp_path / "a.csv", 1), table(tmp_path / "b.csv", 2)
+    header, *rows = current.read_text(encoding="utf-8").splitlines()
+    waiting = [",".join([*row.split(",")[:2], "", *row.split(",")[3:]]) for row in rows]
+    current.write_text("\n".join([header, *waiting]) + "\n", encoding="utf-8")
+    document = of("--reference", reference, "--current", current, "--threshold", "0.5", "--truth", "truth")
+    assert document["cusum"]["last"] is None
+    assert "no diseased case" in document["undefined"]["cusum.last"]
+
+
 def test_truth_that_has_not_come_back_is_left_out(tmp_path: Path) -> None:
     reference, current = table(tmp_path / "a.csv", 1), table(tmp_path / "b.csv", 2)
     lines = current.read_text(encoding="utf-8").splitlines()

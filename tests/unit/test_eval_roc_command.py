@@ -135,6 +135,21 @@ def test_fixed_points_and_the_partial_area_have_intervals(tmp_path: Path) -> Non
     assert document["partial_auroc"]["standardised"] == pytest.approx(roc_auc_score(truth, score, max_fpr=0.2))
 
 
+def test_every_point_of_the_decision_curve_without_an_interval_has_its_reason(tmp_path: Path) -> None:
+    path = cases(tmp_path)
+    _, score, _, _ = columns(path)
+    document = of(*asked(path, "--bootstrap", "20"))
+    points = document["decision_curve"]["points"]
+    without = [point["threshold"] for point in points if point["ci"] == [None, None]]
+    assert without == [point["threshold"] for point in points if point["threshold"] > score.max()]
+    assert without  # above the highest score nobody is called positive: nothing varies
+    reasons = {key: why for key, why in document["undefined"].items() if key.startswith("decision_curve")}
+    assert reasons == {
+        f"decision_curve.points.threshold={threshold:g}.ci": "the estimated variance is 0" for threshold in without
+    }
+    assert "decision_curve" not in run(*asked(path, "--bootstrap", "20")).stdout  # the screen does not show it
+
+
 @pytest.mark.parametrize("fixed", ["sensitivity", "specificity"])
 def test_intervals_of_fixed_points_are_those_of_patients_drawn_as_the_settings_say(tmp_path: Path, fixed: str) -> None:
     path = cases(tmp_path)
