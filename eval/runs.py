@@ -123,6 +123,13 @@ class CaseRecord(_Record):
         return self.positive is not None
 
 
+class FoldThresholds(_Record):
+    """What the cases of one fold are compared with: fitted on the other folds, so one for all of its cases."""
+
+    threshold: float = Field(description="of the score of a case")
+    mark_threshold: float | None = Field(default=None, description="of the score of a mark; null: nothing is marked")
+
+
 class RunRecord(_Record):
     """Who said it of what, when and how."""
 
@@ -144,6 +151,9 @@ class RunRecord(_Record):
     environment_sha256: Sha256 | None = Field(default=None, description="of the list of installed packages")
     environment: tuple[str, ...] = Field(default=(), description="installed packages, name==version")
     settings: Mapping[str, str | int | float | bool | None] = Field(default={}, description="options that decide it")
+    folds: Mapping[int, FoldThresholds] = Field(
+        default={}, description="thresholds of each fold of a cross-validation; empty: served, or not recorded"
+    )
     notes: tuple[str, ...] = Field(default=(), description="what a reader of the figures must know of the run")
     hardware: str = ""
     started: datetime

@@ -19,6 +19,7 @@ from eval.datasets import DatasetError, parse_dataset
 from eval.layouts import read_cases
 from eval.runs import (
     CaseRecord,
+    FoldThresholds,
     MarkRecord,
     RunRecord,
     Status,
@@ -201,6 +202,10 @@ def write_cross_validation(
         started,
         {"folds": len(nested), "scores": "calibrated on the other folds"},
         NOTE,
+        folds={
+            fold: FoldThresholds(threshold=point.picture_threshold, mark_threshold=point.lesion_threshold)
+            for fold, point in nested.items()
+        },
     )
     return write_run(
         out,
@@ -221,6 +226,8 @@ def run_record(
     started: datetime,
     settings: Mapping[str, str | int | float | bool | None],
     note: str,
+    *,
+    folds: Mapping[int, FoldThresholds],
 ) -> RunRecord:
     """The record of a cross-validation; number of cases and digests of files are filled in by `write_run`."""
     later = digest("")
@@ -243,6 +250,7 @@ def run_record(
         environment=packages,
         hardware=hardware(),
         settings=settings,
+        folds=folds,
         notes=(note,),
         started=started,
         finished=datetime.now(UTC),

@@ -16,7 +16,7 @@ from eval.report.sections import Group, Sections
 from eval.report.twin import Twin
 from eval.report.values import Value
 from eval.report.verdict import unknown_figures
-from eval.runs import CaseRecord, Run
+from eval.runs import CaseRecord, Run, Status
 from models.card import Label, ModelCard
 
 
@@ -28,7 +28,8 @@ def before(given: Inputs) -> None:
     ReportError
         With every fault.
     """
-    faults = [*_missing_parts(given), *_identity(given), *_thresholds(given.run), *_folds(given.run)]
+    faults = [*_missing_parts(given), *_identity(given), *_thresholds(given.run)]
+    faults += [*_folds(given.run), *_fold_thresholds(given.run)]
     if not given.run.judged:
         faults.append("section 9, results: the truth of no case is known, so there is nothing to judge")
     if faults:
@@ -112,6 +113,33 @@ def _folds(run: Run) -> Iterator[str]:
         yield "section 5, data: a judged case of the cross-validation has no fold: it was scored by weights that saw it"
     if parted := sum(len(found) > 1 for found in folds.values()):
         yield f"section 5, data: {parted} patient(s) lie in two folds: training and test are not separate"
+
+
+def _fold_thresholds(run: Run) -> Iterator[str]:
+    """One threshold of cases and one of marks a fold, whatever the truth, and those that the run recorded."""
+    if run.record.kind != "cross-validation":
+        return
+    used: dict[int, set[tuple[float, float | None]]] = defaultdict(set)
+    for case in run.cases:
+        if case.fold is not None and case.status is Status.ANALYSED:
+            used[case.fold].add((run.threshold(case), run.mark_threshold(case)))
+    recorded = {fold: (one.threshold, one.mark_threshold) for fold, one in run.record.folds.items()}
+    for fold, found in sorted(used.items()):
+        if len(found) > 1:
+            told = "; ".join(sorted(map(_two, found)))
+            yield f"section 7, scoring: fold {fold} holds cases that were compared with different thresholds: {told}"
+        elif recorded and fold not in recorded:
+            yield f"section 7, scoring: fold {fold} is not among the folds that the run recorded"
+        elif recorded and found != {recorded[fold]}:
+            yield (
+                f"section 7, scoring: fold {fold} was compared with other thresholds ({_two(*found)}) than the run "
+                f"recorded ({_two(recorded[fold])})"
+            )
+
+
+def _two(thresholds: tuple[float, float | None]) -> str:
+    of_cases, of_marks = thresholds
+    return f"{of_cases:g} of cases and {'none' if of_marks is None else f'{of_marks:g}'} of marks"
 
 
 def after(twin: Twin) -> None:

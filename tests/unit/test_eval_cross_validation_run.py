@@ -62,6 +62,7 @@ def test_the_truth_of_the_data_sets_file_is_that_of_the_training(shipped: Run, s
 def test_each_case_is_held_against_the_thresholds_of_its_fold(shipped: Run) -> None:
     pairs = {(case.fold, shipped.threshold(case), shipped.mark_threshold(case)) for case in shipped.cases}
     assert len(pairs) == shipped.record.settings["folds"]
+    assert pairs == {(fold, one.threshold, one.mark_threshold) for fold, one in shipped.record.folds.items()}
 
 
 def test_a_run_whose_cases_were_changed_afterwards_is_refused(shipped: Run) -> None:

@@ -311,6 +311,35 @@ def test_a_patient_in_two_folds_or_a_case_in_none_is_refused(tmp_path: Path) -> 
     assert "lie in two folds" in str(caught.value)
 
 
+def in_folds() -> list[CaseRecord]:
+    return [case.model_copy(update={"fold": int(case.patient[1:]) % 3, "threshold": 0.4}) for case in cases()]
+
+
+@pytest.mark.parametrize("name", ["threshold", "mark_threshold"])
+def test_two_thresholds_in_one_fold_are_refused_by_the_name_of_the_fold(tmp_path: Path, name: str) -> None:
+    records = [
+        case.model_copy(update={name: 0.0001}) if case.positive and case.fold == 1 else case for case in in_folds()
+    ]
+    with pytest.raises(ReportError) as caught:
+        report_of(tmp_path, records, kind="cross-validation")
+    (fault,) = caught.value.faults
+    assert fault.startswith("section 7, scoring: fold 1 ")
+    assert "0.0001" in fault
+
+
+def test_thresholds_of_folds_are_held_against_those_that_the_run_recorded(tmp_path: Path) -> None:
+    recorded = {fold: {"threshold": 0.4, "mark_threshold": 0.5} for fold in range(3)}
+    _, report = report_of(tmp_path / "same", in_folds(), kind="cross-validation", folds=recorded)
+    assert report.twin.sections.data.folds == 3
+    recorded[2] = {"threshold": 0.45, "mark_threshold": 0.5}
+    with pytest.raises(ReportError, match=r"fold 2 .*recorded.*0\.45") as caught:
+        report_of(tmp_path / "other", in_folds(), kind="cross-validation", folds=recorded)
+    assert len(caught.value.faults) == 1
+    del recorded[2]
+    with pytest.raises(ReportError, match="fold 2 is not among the folds that the run recorded"):
+        report_of(tmp_path / "fewer", in_folds(), kind="cross-validation", folds=recorded)
+
+
 def test_a_model_that_is_not_installed_cannot_be_held_against_what_is_served(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "models")
     with pytest.raises(ReportError, match=r"toy-opacity@1\.0\.0 is not installed.*--models-folder"):

@@ -13,7 +13,17 @@ from pathlib import Path
 
 from eval.cases import input_name
 from eval.datasets import DatasetError, parse_dataset
-from eval.runs import CaseRecord, LesionRecord, Matched, RunRecord, Status, file_sha256, manifest_text, write_run
+from eval.runs import (
+    CaseRecord,
+    FoldThresholds,
+    LesionRecord,
+    Matched,
+    RunRecord,
+    Status,
+    file_sha256,
+    manifest_text,
+    write_run,
+)
 from models.card import CardError, ModelCard, read_card
 from training.ct.cases import CtCase
 from training.ct.readers import read_set
@@ -66,7 +76,15 @@ def released_run(folder: Path, data: Path, recipe_file: Path, dataset_file: Path
     if len(cases) != len(scans):
         raise DataError(f"{len(scans)} scans were counted, the folder holds {len(cases)}")
     command = f"radnode data cross-validation {card.reference} --data DIR --recipe {recipe_file.name}"
-    record = run_record(card, dataset.reference, command, started, {"scores": "of the network, not calibrated"}, NOTE)
+    record = run_record(
+        card,
+        dataset.reference,
+        command,
+        started,
+        {"scores": "of the network, not calibrated"},
+        NOTE,
+        folds={int(counts.patient) - 1: _thresholds(card) for counts in scans},
+    )
     return write_run(
         out,
         record,
@@ -99,16 +117,22 @@ def _list(value: object) -> Sequence[object]:
     return value
 
 
+def _thresholds(card: ModelCard) -> FoldThresholds:
+    """Set in the recipe, the same for scans and marks and in every fold."""
+    threshold = card.labels[0].operating_point.threshold
+    return FoldThresholds(threshold=threshold, mark_threshold=threshold)
+
+
 def _case(scan: _Scan, card: ModelCard) -> CaseRecord:
-    label = card.labels[0]
+    label, thresholds = card.labels[0], _thresholds(card)
     return CaseRecord(
         case=scan.name,
         patient=scan.patient,
         status=Status.ANALYSED,
         fold=int(scan.patient) - 1,
         score=max((*scan.found, *scan.false_marks), default=0.0),
-        threshold=label.operating_point.threshold,
-        mark_threshold=label.operating_point.threshold,
+        threshold=thresholds.threshold,
+        mark_threshold=thresholds.mark_threshold,
         positive=bool(scan.found),
         reading="lesion" if scan.found else "none",
         lesions=tuple(LesionRecord(label=label.key) for _ in scan.found),
