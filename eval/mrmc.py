@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -145,10 +145,13 @@ class Study:
     figures : float64 (treatments, readers)
     covariance : float64 (treatments, readers, treatments, readers)
         Over cases; NaN where it cannot be estimated.
+    no_figure : str
+        Why figures are NaN, where they are: everything that rests on them is undefined for this reason.
     """
 
     figures: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    no_figure: str = NO_FIGURE
 
     @property
     def treatments(self) -> int:
@@ -163,12 +166,17 @@ class Study:
     def of_readers(self, readers: Sequence[int]) -> Study:
         """The same with some of the readers."""
         some = list(readers)
-        return Study(figures=self.figures[:, some], covariance=self.covariance[:, some][:, :, :, some])
+        return replace(self, figures=self.figures[:, some], covariance=self.covariance[:, some][:, :, :, some])
 
     def of_treatment(self, treatment: int) -> Study:
         """The same with one treatment."""
         one = slice(treatment, treatment + 1)
-        return Study(figures=self.figures[one], covariance=self.covariance[one, :, one])
+        return replace(self, figures=self.figures[one], covariance=self.covariance[one, :, one])
+
+    @property
+    def unknown_figures(self) -> str:
+        """`no_figure` if a figure is NaN, else empty."""
+        return self.no_figure if np.isnan(self.figures).any() else ""
 
 
 def mean_squares(figures: NDArray[np.float64]) -> MeanSquares:
@@ -262,7 +270,8 @@ def against_panel(study: Study, machine: int) -> PanelComparison:
     figures = study.figures[0]
     errors = study.covariance[0, :, 0, :]
     with_machine = errors[panel, machine]
-    differences = Study(
+    differences = replace(
+        study,
         figures=(figures[panel] - figures[machine])[None, :],
         covariance=(
             errors[np.ix_(panel, panel)] - with_machine[:, None] - with_machine[None, :] + errors[machine, machine]
@@ -302,7 +311,7 @@ def _both_random(alone: Study) -> _Mean:
         value=float(alone.figures.mean()),
         variance=whole / alone.readers,
         ddf=_hillis(whole, spread, alone.readers - 1),
-        reason=_unknown(alone, readers_vary=True),
+        reason=alone.unknown_figures or _unknown(alone, readers_vary=True),
     )
 
 
@@ -312,7 +321,7 @@ def _cases_random(alone: Study) -> _Mean:
         value=float(alone.figures.mean()),
         variance=(own.variance + (alone.readers - 1) * max(own.cov2, 0.0)) / alone.readers,
         ddf=math.inf,
-        reason=_unknown(alone, readers_vary=False),
+        reason=alone.unknown_figures or _unknown(alone, readers_vary=False),
     )
 
 
@@ -321,13 +330,13 @@ def _readers_random(alone: Study) -> _Mean:
         value=float(alone.figures.mean()),
         variance=mean_squares(alone.figures).reader / alone.readers,
         ddf=float(alone.readers - 1),
-        reason=ONE_READER if alone.readers == 1 else "",
+        reason=alone.unknown_figures or (ONE_READER if alone.readers == 1 else ""),
     )
 
 
 def _analysis(study: Study, term: float, ddf: float, means: tuple[Estimate, ...], unknown: str) -> Analysis:
     """The test and the differences that an error term (a mean square) and its degrees of freedom give."""
-    reason = NO_FIGURE if np.isnan(study.figures).any() else ONE_TREATMENT if study.treatments == 1 else unknown
+    reason = study.unknown_figures or (ONE_TREATMENT if study.treatments == 1 else unknown)
     reason = reason or ("" if term > _NOTHING else NO_VARIANCE)
     numerator_df = study.treatments - 1
     f = math.nan if reason else mean_squares(study.figures).treatment / term
@@ -348,7 +357,7 @@ def _analysis(study: Study, term: float, ddf: float, means: tuple[Estimate, ...]
 
 def _one_sample(mean: _Mean) -> Analysis:
     """Whether a mean is 0, told in the same words as the equality of two treatments."""
-    reason = NO_FIGURE if math.isnan(mean.value) else mean.reason or ("" if mean.variance > _NOTHING else NO_VARIANCE)
+    reason = mean.reason or ("" if mean.variance > _NOTHING else NO_VARIANCE)
     contrast = _contrast(0, 1, mean.value, mean.variance, mean.ddf, reason)
     return Analysis(
         f=contrast.statistic**2,
@@ -375,7 +384,7 @@ def _contrast(first: int, second: int, difference: float, variance: float, ddf: 
 
 def _interval(value: float, variance: float, ddf: float, reason: str) -> Estimate:
     if math.isnan(value):
-        return Estimate.undefined(NO_FIGURE)
+        return Estimate.undefined(reason or NO_FIGURE)
     if reason or not variance > _NOTHING:
         return Estimate(value=value, low=math.nan, high=math.nan, reason=reason or NO_VARIANCE)
     half = float(stats.t.ppf(_TAIL, ddf)) * math.sqrt(variance)

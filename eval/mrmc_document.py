@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from eval.document import Document, Interval, Part, Reasons
 from eval.intervals import Estimate
 from eval.mrmc import (
+    NO_COVARIANCE,
     Analysis,
     Contrast,
     ErrorCovariance,
@@ -32,7 +33,9 @@ from eval.mrmc import (
 PANEL = "panel"
 _CHI_SQUARE = "infinitely many degrees of freedom: f times numerator_df is a chi-square"
 _SEVERAL = "there are several pairs of treatments: see differences"
-_COMPONENT = "it needs more readers, treatments or cases than there are"
+_COMPONENT = "it needs more readers or treatments than there are"
+_OF_ONE_TREATMENT = ("ms_reader", "var_error", "cov2")
+_OF_ONE_READER = ("ms_treatment", "var_error", "cov1")
 _ONE = "there is one treatment: nothing to compare"
 
 
@@ -194,13 +197,18 @@ class StudyBlocks:
             "var_reader": reader,
             "var_treatment_reader": rest,
             "var_error": error.variance,
-            "cov1": error.cov1 if len(self._treatments) > 1 else math.nan,
-            "cov2": error.cov2 if len(self._readers) > 1 else math.nan,
-            "cov3": error.cov3 if min(len(self._treatments), len(self._readers)) > 1 else math.nan,
+            "cov1": error.cov1,
+            "cov2": error.cov2,
+            "cov3": error.cov3,
         }
-        return Components(
-            **{name: self._reasons.number(f"components.{name}", value, _COMPONENT) for name, value in found.items()}
+        return Components(**{name: self._component(name, value) for name, value in found.items()})
+
+    def _component(self, name: str, value: float) -> float | None:
+        too_few = (name not in _OF_ONE_TREATMENT and len(self._treatments) == 1) or (
+            name not in _OF_ONE_READER and len(self._readers) == 1
         )
+        reason = self._study.unknown_figures or (_COMPONENT if too_few else NO_COVARIANCE)
+        return self._reasons.number(f"components.{name}", math.nan if too_few else value, reason)
 
     def _against(self, treatment: int) -> PanelComparison:
         return against_panel(self._whole.of_treatment(treatment), self._all_readers.index(self._machine or ""))
@@ -212,8 +220,8 @@ class StudyBlocks:
         return Machine(
             treatment=self._treatments[treatment],
             machine=machine,
-            figure=self._reasons.number(f"{key}.figure", found.machine, "the figure of merit is undefined"),
-            panel_mean=self._reasons.number(f"{key}.panel_mean", found.panel, "a figure of merit is undefined"),
+            figure=self._reasons.number(f"{key}.figure", found.machine, self._whole.no_figure),
+            panel_mean=self._reasons.number(f"{key}.panel_mean", found.panel, self._whole.no_figure),
             random_readers_random_cases=self._test(
                 f"{key}.random_readers_random_cases", found.random_readers_random_cases, labels
             ),

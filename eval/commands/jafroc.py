@@ -7,6 +7,7 @@ Obuchowski and Rockette `eval.mrmc`. Readers who give one rating a case have `ra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -127,11 +128,11 @@ def evaluate(
     modalities = treatment_order(marks.table, marks.modalities, control)
     if cad is not None:
         check_machine(marks.table, cad, marks.readers)
-    study = _study(truth, marks, modalities, figure, fpf)
+    why = _NO_NORMAL if truth.truth.diseased.any() else _NO_LESION
+    study = replace(_study(truth, marks, modalities, figure, fpf), no_figure=why)
     reasons = Reasons()
     blocks = StudyBlocks(study, modalities, marks.readers, cad, reasons)
     both, by_cases, by_readers = blocks.tests()
-    why = _NO_NORMAL if truth.truth.diseased.any() else _NO_LESION
     fom = tuple(
         Merit(
             modality=modality,

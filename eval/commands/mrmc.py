@@ -183,6 +183,7 @@ def evaluate(
     study = Study(
         figures=areas(ratings.ratings, ratings.diseased),
         covariance=_covariance(ratings, method, resamples=resamples, seed=seed),
+        no_figure=_ONE_CLASS,
     )
     reasons = Reasons()
     blocks = StudyBlocks(study, ratings.treatments, ratings.readers, cad, reasons)

@@ -210,6 +210,7 @@ def test_without_diseased_cases_the_figure_is_undefined_and_says_why(files: File
     rewrite(files.marks, lambda lines: [line for line in lines if ",d" not in line])
     found = document(files)
     assert "no diseased case" in found["undefined"]["fom.A.R1"]
+    assert {reason for reason in found["undefined"].values() if "no diseased case" not in reason} == set()
     assert found["random_readers_random_cases"]["p"] is None
 
 

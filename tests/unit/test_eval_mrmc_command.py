@@ -155,6 +155,35 @@ def test_one_class_only_is_undefined_and_says_so(ratings: Path) -> None:
     assert "one class" in run(ratings).stdout
 
 
+@pytest.mark.parametrize("covariance", ["jackknife", "delong", "bootstrap"])
+@pytest.mark.parametrize("more", [(), ("--cad", "R3")])
+def test_one_class_only_is_the_reason_of_everything_that_is_undefined(
+    ratings: Path, covariance: str, more: tuple[str, ...]
+) -> None:
+    path = changed(ratings, lambda lines: [line for line in lines if ",1," not in line])
+    found = document(path, "--covariance", covariance, "--bootstrap", "100", *more)
+    assert {"components.var_error", "random_readers_random_cases.p", "auc.B.R1"} <= set(found["undefined"])
+    assert {reason for reason in found["undefined"].values() if "one class" not in reason} == set()
+    assert ("cad.A.panel_mean" in found["undefined"]) == bool(more)
+
+
+def test_one_diseased_case_is_the_reason_of_components_and_not_the_number_of_readers(ratings: Path) -> None:
+    def one_diseased(lines: list[str]) -> list[str]:
+        return [line for line in lines if ",1," not in line or ",c0," in line]
+
+    found = document(changed(ratings, one_diseased))["undefined"]
+    for name in ("var_error", "cov1", "cov2", "cov3", "var_reader", "var_treatment_reader"):
+        assert "two diseased and two other cases" in found[f"components.{name}"]
+    assert "components.ms_treatment" not in found
+
+
+def test_one_reader_alone_has_the_components_that_need_no_second(ratings: Path) -> None:
+    found = document(changed(ratings, lambda lines: [lines[0], *(line for line in lines if line.startswith("R1,"))]))
+    lacking = {name for name, value in found["components"].items() if value is None}
+    assert lacking == {"ms_reader", "ms_treatment_reader", "var_reader", "var_treatment_reader", "cov2", "cov3"}
+    assert all("more readers" in found["undefined"][f"components.{name}"] for name in lacking)
+
+
 def test_names_that_are_numbers_stand_in_the_order_of_numbers(ratings: Path) -> None:
     found = document(
         changed(ratings, lambda lines: [line.replace(",A,", ",10,").replace(",B,", ",9,") for line in lines])
