@@ -59,6 +59,27 @@ def test_pages_and_table_of_a_shipped_report_are_those_of_its_twin(model: Instal
         )
 
 
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.card.reference)
+def test_every_earlier_use_of_the_films_of_a_shipped_report_has_a_date_before_it(model: InstalledModel) -> None:
+    twin = twin_of(model)
+    dates = [one.on for one in twin.sections.data.reuse if one.on is not None]
+    assert len(dates) == len(twin.sections.data.reuse)
+    assert dates == sorted(dates)
+    assert all(date <= twin.created.date() for date in dates)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.card.reference)
+def test_a_shipped_report_counts_cases_of_errors_as_its_table_does(model: InstalledModel) -> None:
+    folder, twin = folder_of(model), twin_of(model)
+    with (folder / twin.sections.annexes.cases_file).open(encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["positive"]]
+    missed = [int(row["lesions"]) - int(row["lesions_found"]) for row in rows if row["lesions"]]
+    wrong = [int(row["false_marks"]) for row in rows if row["false_marks"]]
+    found = {one.kind: (one.total, one.places) for one in twin.sections.errors.galleries}
+    assert found["missed_lesions"] == (sum(count > 0 for count in missed), sum(missed))
+    assert found["false_marks"] == (sum(count > 0 for count in wrong), sum(wrong))
+
+
 def test_no_film_is_shown_whose_licence_does_not_allow_it() -> None:
     (model,) = [one for one in MODELS if one.card.identity.name == "mammography-lesion"]
     assert not twin_of(model).sections.errors.pictures
