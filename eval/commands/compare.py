@@ -33,7 +33,7 @@ from eval.comparison import (
     verdict,
 )
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
-from eval.datasets import Margins
+from eval.datasets import DatasetFile, Margins
 from eval.document import Document, Interval, Part, Reasons, Source
 from eval.printing import interval, number, p_value, print_remarks
 from eval.report.judged import Judged
@@ -149,7 +149,8 @@ class CompareDocument(Document):
     "--margins",
     "margins_file",
     type=click.Path(path_type=Path),
-    help="Margins (TOML: auroc, sensitivity, specificity, froc).  [default: [margins] of A's data set]",
+    help="Margins (TOML: auroc, sensitivity, specificity, froc; a header [margins] may stand above).  "
+    "[default: [margins] of A's data set]",
 )
 @click.option(
     "--common", is_flag=True, help="Runs over other sets: compare the cases whose files are the same in both."
@@ -187,7 +188,7 @@ def command(
 
 
 def _margins(file: Path) -> Margins:
-    """Margins of a file of their own.
+    """Margins of a file of their own, or under the header [margins] of any file that is laid out as a data set's is.
 
     Raises
     ------
@@ -195,13 +196,20 @@ def _margins(file: Path) -> Margins:
         If it cannot be read or breaks a rule; names every fault.
     """
     try:
-        return Margins.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        held = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{file}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RunError(f"{file.name}: not valid TOML: {error}") from error
+    header = ("margins",) if "margins" in held else ()
+    if header and (strays := [name for name in held if name not in DatasetFile.model_fields]):
+        raise RunError(f"{file.name}: {', '.join(strays)}: stands outside of [margins]; put it below that header")
+    try:
+        return Margins.model_validate(held["margins"] if header else held)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()]
+        faults = [
+            f"{'.'.join(map(str, (*header, *fault['loc']))) or 'file'}: {fault['msg']}" for fault in error.errors()
+        ]
         raise RunError(f"{file.name}: {'; '.join(faults)}") from error
 
 

@@ -285,6 +285,24 @@ def test_the_command_judges_against_margins_of_a_file(films: Run, marks: Run, tm
     assert document.undefined["froc.mean.p"] == "resampling gives an interval, no test"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[margins]\nauroc = 0.2\ndeclared_on = 2020-01-01\n",
+        'name = "films"\n\n[margins]\nauroc = 0.2\ndeclared_on = 2020-01-01\n\n[rules]\nseed = 1\n',
+    ],
+)
+def test_margins_may_stand_under_their_header_as_in_the_file_of_a_data_set(
+    films: Run, marks: Run, tmp_path: Path, text: str
+) -> None:
+    margins = tmp_path / "margins.toml"
+    margins.write_text(text, encoding="utf-8")
+    result = _compare(films.folder, marks.folder, "--margins", margins, "--bootstrap", 20, "--json")
+    assert result.exit_code == 0, result.stderr
+    (verdict,) = json.loads(result.stdout)["verdicts"]
+    assert (verdict["figure"], verdict["margin"]) == ("auroc", 0.2)
+
+
 def test_without_margins_there_is_no_verdict_and_the_reason_is_told(films: Run, marks: Run) -> None:
     result = _compare(films.folder, marks.folder, "--bootstrap", 20)
     assert result.exit_code == 0, result.stderr
@@ -305,6 +323,9 @@ def test_margins_that_were_declared_after_a_run_are_no_test(films: Run, marks: R
         ("auroc = 2", "margins.toml: auroc: Input should be less than 1"),
         ("auroc = ", "margins.toml: not valid TOML"),
         ("speed = 0.1", "margins.toml: speed: Extra inputs are not permitted"),
+        ("[margins]\nspeed = 0.1", "margins.toml: margins.speed: Extra inputs are not permitted"),
+        ("auroc = 0.2\n[margins]\nfroc = 0.1", "margins.toml: auroc: stands outside of [margins]"),
+        ("margins = 0.1", "margins.toml: margins: Input should be"),
     ],
 )
 def test_margins_that_cannot_be_understood_are_told(films: Run, tmp_path: Path, text: str, message: str) -> None:
