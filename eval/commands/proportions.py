@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import numpy as np
@@ -27,6 +28,12 @@ from eval.tables import TableError
 from eval.version import version
 
 _DIGITS = 3  # of limits, so that three intervals fit on a line
+_ZOU_DONNER, _LOG, _LOG_ODDS = "Zou and Donner", "logarithm", "log odds"
+_OTHER_INTERVALS = {
+    "balanced_accuracy_interval": f"{_ZOU_DONNER} 2008, from Wilson limits",
+    "likelihood_ratio_interval": _LOG,
+    "interval_at_prevalence": _LOG_ODDS,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,12 +91,12 @@ def command(
     """Sensitivity, specificity and what follows from them, with Clopper-Pearson, Wilson and Wald intervals."""
     if counts is not None:
         if path is not None:
-            fail("give --cases or --counts, not both")
+            _misused("give --cases or --counts, not both")
         document = _of_counts(counts, prevalences)
     elif path is None or truth is None or (call is None) == (score is None):
-        fail("give --cases and --truth with either --call or --score and --threshold, or give --counts")
+        _misused("give --cases and --truth with either --call or --score and --threshold, or give --counts")
     elif score is not None and threshold is None:
-        fail("a score needs --threshold, which was fixed before the cases were seen")
+        _misused("a score needs --threshold, which was fixed before the cases were seen")
     else:
         columns = Columns(truth=truth, call=call, score=score, threshold=threshold, patient=patient)
         try:
@@ -103,12 +110,21 @@ def command(
         write_json(document.model_dump(mode="json"), json_to)
 
 
+def _misused(message: str) -> NoReturn:
+    raise click.UsageError(message, click.get_current_context())
+
+
 def _of_counts(counts: tuple[int, int, int, int], prevalences: tuple[float, ...]) -> ProportionsDocument:
     tp, fp, fn, tn = counts
     reasons = Reasons()
     judged = rates_of_counts(tp, fp, fn, tn, prevalences)
     counted = Confusion(true_positive=tp, false_positive=fp, false_negative=fn, true_negative=tn)
-    settings = {"unit": "case: every case is its own patient", "prevalences": _joined(prevalences)}
+    settings = {
+        "unit": "case: every case is its own patient",
+        "interval": "Clopper-Pearson",
+        **_OTHER_INTERVALS,
+        "prevalences": _joined(prevalences),
+    }
     return _document(judged, counted, reasons, {"settings": settings, "threshold": None, "rule_out": ()})
 
 
@@ -127,6 +143,7 @@ def _of_table(
         "positive_if": None if columns.score is None else "score >= threshold",
         "unit": f"patient (column {columns.patient})" if columns.patient else "case: every row is its own patient",
         "interval": "Clopper-Pearson" + (", effective number of cases" if columns.patient else ""),
+        **_OTHER_INTERVALS,
         "prevalences": _joined(prevalences),
         "rule_out": None if scores is None else _joined(targets),
     }
@@ -195,13 +212,8 @@ def _print(document: ProportionsDocument) -> None:
     for name in SHARES:
         limits = (interval(getattr(held, f"{name}{kind}_ci"), _DIGITS) for kind in ("", "_wilson", "_wald"))
         table.add_row(name, number(getattr(held, name)), *limits)
-    for name in ("balanced_accuracy", "lr_positive", "lr_negative"):
-        limit = interval(getattr(held, f"{name}_ci"), _DIGITS)
-        table.add_row(name.replace("_", " "), number(getattr(held, name)), limit, "", "")
-    for at in held.at_prevalence:
-        table.add_row(f"ppv at {at.prevalence:g}", number(at.ppv), interval(at.ppv_ci, _DIGITS), "", "")
-        table.add_row(f"npv at {at.prevalence:g}", number(at.npv), interval(at.npv_ci, _DIGITS), "", "")
     console.print(table)
+    console.print(_derived_table(held))
     for row in document.rule_out:
         missed = ", ".join(row.missed) or "none"
         console.print(
@@ -211,3 +223,17 @@ def _print(document: ProportionsDocument) -> None:
             highlight=False,
         )
     print_remarks(console, document)
+
+
+def _derived_table(held: CallRates) -> Shown:
+    """Figures that are no share of the cases, each with the method of its interval."""
+    table = Shown("figure", "value", "95 % interval", "method", box=SIMPLE)
+    methods = {"balanced_accuracy": _ZOU_DONNER, "lr_positive": _LOG, "lr_negative": _LOG}
+    for name, method in methods.items():
+        limits = interval(getattr(held, f"{name}_ci"), _DIGITS)
+        table.add_row(name.replace("_", " "), number(getattr(held, name)), limits, method)
+    for at in held.at_prevalence:
+        for name in ("ppv", "npv"):
+            limits = interval(getattr(at, f"{name}_ci"), _DIGITS)
+            table.add_row(f"{name} at {at.prevalence:g}", number(getattr(at, name)), limits, _LOG_ODDS)
+    return table

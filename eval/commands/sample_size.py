@@ -78,7 +78,17 @@ def buderer(
         )
     except ValueError as error:
         fail(str(error))
-    _say("Buderer 1996", asked, _kinds(size), json_to)
+    _say("Buderer 1996", asked, _kinds(size), json_to, notes=(_recruited(size, prevalence),))
+
+
+def _recruited(size: Size, prevalence: float) -> str:
+    """Of which kinds those are who must be recruited: the kind that decides as needed, the other what comes with it."""
+    by_diseased = size.diseased / prevalence >= size.others / (1 - prevalence)
+    diseased = size.diseased if by_diseased else size.total - size.others
+    return (
+        f"for these numbers {size.total} are recruited: about {diseased} diseased and {size.total - diseased} not "
+        f"diseased at a prevalence of {prevalence:g}; a kind of which 0 are needed comes with the other"
+    )
 
 
 def _area_command(model: AreaVariance, paper: str) -> None:
@@ -239,6 +249,7 @@ def _say(
     needed: Mapping[str, int],
     json_to: str | None,
     power: float | None = None,
+    notes: tuple[str, ...] = (),
 ) -> None:
     document = SampleSizeDocument(
         command="sample-size",
@@ -246,12 +257,16 @@ def _say(
         settings=dict(asked),
         method=method,
         needed=needed,
+        notes=notes,
         power=power,
         undefined={} if power is not None else {"power": "the method gives numbers for a power, not the power"},
     )
     if json_to != JSON_TO_STDOUT:
         numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in needed.items())
         reached = "" if power is None else f"; power {power:.4f}"
-        Console().print(f"{numbers}{reached} ({method})", highlight=False)
+        console = Console()
+        console.print(f"{numbers}{reached} ({method})", highlight=False)
+        for note in notes:
+            console.print(f"note: {note}", highlight=False)
     if json_to:
         write_json(document.model_dump(mode="json"), json_to)

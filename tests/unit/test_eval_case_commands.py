@@ -103,13 +103,40 @@ def test_zero_of_zero_is_null_with_its_reason_in_print_and_json() -> None:
         (("--cases", "a.csv", "--truth", "t"), "either --call or --score"),
         (("--cases", "a.csv", "--truth", "t", "--score", "s"), "needs --threshold"),
         (("--cases", "a.csv", "--counts", "1", "2", "3", "4"), "not both"),
-        (("--cases", "nowhere.csv", "--truth", "t", "--call", "c"), "nowhere.csv: cannot be read"),
     ],
 )
-def test_proportions_say_what_they_need(arguments: tuple[str, ...], message: str) -> None:
+def test_proportions_say_what_they_need_as_errors_of_usage(arguments: tuple[str, ...], message: str) -> None:
     result = run(proportions, *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr
+    assert "--help" in result.stderr
+
+
+def test_proportions_name_a_file_that_cannot_be_read() -> None:
+    result = run(proportions, "--cases", "nowhere.csv", "--truth", "t", "--call", "c")
+    assert result.exit_code == 1
+    assert "nowhere.csv: cannot be read" in result.stderr
+
+
+def test_each_interval_of_proportions_stands_beside_the_method_it_has(cases: Path) -> None:
+    by_call = ("--cases", cases, "--truth", "truth", "--call", "reader", "--prevalence", "0.1")
+    printed = run(proportions, *by_call).stdout
+    exact, others = printed.split("Clopper-Pearson")[1].split("balanced accuracy")
+    assert all(name in exact for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy"))
+    for name in ("lr positive", "lr negative", "ppv at 0.1", "npv at 0.1"):
+        assert name not in exact
+    lines = ["balanced accuracy" + others.splitlines()[0], *others.splitlines()[1:]]
+    methods = {"balanced accuracy": "Zou and Donner", "lr ": "logarithm", "ppv at": "log odds", "npv at": "log odds"}
+    for start, method in methods.items():
+        told = [line for line in lines if line.strip().startswith(start)]
+        assert told
+        assert all(line.rstrip().endswith(method) for line in told)
+    settings = of(proportions, *by_call)["settings"]
+    assert settings["interval"] == "Clopper-Pearson"
+    assert settings["balanced_accuracy_interval"].startswith("Zou and Donner")
+    assert settings["likelihood_ratio_interval"] == "logarithm"
+    assert settings["interval_at_prevalence"] == "log odds"
+    assert of(proportions, "--counts", "8", "1", "2", "9")["settings"]["likelihood_ratio_interval"] == "logarithm"
 
 
 # paired --------------------------------------------------------------------------------------------------------------
@@ -208,6 +235,21 @@ def test_each_paper_has_a_subcommand(arguments: tuple[str, ...], needed: dict[st
     assert document["needed"] | needed == document["needed"], document["needed"]
     assert document["power"] is None
     assert SampleSizeDocument.model_validate(document).settings
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        (("--sensitivity", "0.9"), "692 are recruited: about 139 diseased and 553 not diseased"),
+        (("--specificity", "0.9"), "173 are recruited: about 34 diseased and 139 not diseased"),
+    ],
+)
+def test_buderer_says_how_many_of_both_kinds_the_recruited_are(expected: tuple[str, ...], told: str) -> None:
+    arguments = ("buderer", *expected, "--half-width", "0.05", "--prevalence", "0.2")
+    document = of(sample_size, *arguments)
+    assert told in document["notes"][0]
+    assert document["needed"]["diseased"] + document["needed"]["not_diseased"] == 139
+    assert told in " ".join(run(sample_size, *arguments).stdout.split())
 
 
 def test_a_reader_study_is_planned_by_cases_or_by_power() -> None:
