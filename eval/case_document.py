@@ -40,7 +40,11 @@ class PredictiveValues(Part):
 
 
 class CallRates(Part):
-    """Calls against truth: `_ci` is Clopper-Pearson, beside it Wilson and, to compare with published tables, Wald."""
+    """Calls against truth: `_ci` is Clopper-Pearson, beside it Wilson and, to compare with published tables, Wald.
+
+    Balanced accuracy has the interval of Zou and Donner (2008), likelihood ratios that of their logarithm, predictive
+    values at a stated prevalence that of their log odds.
+    """
 
     tp: int
     fp: int

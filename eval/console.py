@@ -1,4 +1,4 @@
-"""How a command speaks: JSON to standard output or a file, and one line on standard error when it cannot go on.
+"""How a command speaks: JSON to standard output or a file, and words on standard error when it cannot go on.
 
 Called by the subcommands of ``radnode eval`` and, through `dicom_node.commands.context`, by those of the node.
 """
@@ -41,3 +41,8 @@ def fail(message: str) -> NoReturn:
     """End the command with a message on standard error and status 1."""
     click.echo(message, err=True)
     sys.exit(1)
+
+
+def misused(message: str) -> NoReturn:
+    """End the command as click does where options are wrong: usage, message on standard error, status 2."""
+    raise click.UsageError(message, click.get_current_context())

@@ -22,7 +22,7 @@ from eval import drift
 from eval.case_options import BETWEEN, NUMBER, Finite
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion, effective_counts
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
 from eval.document import Document, Interval, Part, Reasons
 from eval.drift import PSI_BINS, PSI_FLOOR, PSI_LARGE, PSI_MODERATE, Psi
 from eval.intervals import Estimate, clopper_pearson
@@ -170,7 +170,7 @@ def command(
         patient=patient,
     )
     if truth is not None and threshold is None:
-        fail("--truth needs --threshold: sensitivity is that of flagged cases")
+        misused("--truth needs --threshold: sensitivity is that of flagged cases")
     try:
         before = read_cases(reference, columns.needed, patient=patient)
         now = read_cases(current, [*columns.needed, *([order] if order else [])], patient=patient)

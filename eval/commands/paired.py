@@ -20,7 +20,7 @@ from rich.table import Table as Shown
 from eval.case_options import BETWEEN, NUMBER
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
 from eval.document import Document, Interval, Part, Reasons
 from eval.intervals import Estimate, clopper_pearson
 from eval.paired import (
@@ -163,10 +163,10 @@ def command(
 ) -> None:
     """Two methods on the same cases: exact McNemar, Tango's interval, non-inferiority; or two independent groups."""
     if sum(given is not None for given in (path, counts, independent)) != 1:
-        fail("give one of --cases, --counts and --independent")
+        misused("give one of --cases, --counts and --independent")
     if path is not None:
         if truth is None or first is None or second is None:
-            fail("--cases needs --truth, --first and --second")
+            misused("--cases needs --truth, --first and --second")
         columns = Columns(
             truth=truth,
             first=first,
@@ -347,7 +347,7 @@ def _of_counts(counts: tuple[int, int, int, int], margin: float | None) -> Paire
 def _of_groups(counts: tuple[int, int, int, int], margin: float | None) -> PairedDocument:
     groups = TwoGroups(first=counts[0], first_cases=counts[1], second=counts[2], second_cases=counts[3])
     if groups.first > groups.first_cases or groups.second > groups.second_cases:
-        fail("--independent: there are more successes than cases; the order is X1 N1 X2 N2")
+        misused("--independent: there are more successes than cases; the order is X1 N1 X2 N2")
     reasons, key = Reasons(), "independent"
     block = _shares(
         key,

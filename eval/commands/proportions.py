@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import click
 import numpy as np
@@ -18,7 +17,7 @@ from rich.table import Table as Shown
 from eval.case_document import SHARES, CallRates, Counts, ProportionsDocument, RuleOutRow, rates_block, rule_out_rows
 from eval.case_options import BETWEEN, NUMBER, SHARE
 from eval.case_table import CaseTable, read_cases
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
 from eval.document import Reasons
 from eval.printing import interval, number, print_remarks
 from eval.proportions import RULE_OUT_SENSITIVITIES, Rates, rates, rates_of_counts, rule_out
@@ -91,12 +90,12 @@ def command(
     """Sensitivity, specificity and what follows from them, with Clopper-Pearson, Wilson and Wald intervals."""
     if counts is not None:
         if path is not None:
-            _misused("give --cases or --counts, not both")
+            misused("give --cases or --counts, not both")
         document = _of_counts(counts, prevalences)
     elif path is None or truth is None or (call is None) == (score is None):
-        _misused("give --cases and --truth with either --call or --score and --threshold, or give --counts")
+        misused("give --cases and --truth with either --call or --score and --threshold, or give --counts")
     elif score is not None and threshold is None:
-        _misused("a score needs --threshold, which was fixed before the cases were seen")
+        misused("a score needs --threshold, which was fixed before the cases were seen")
     else:
         columns = Columns(truth=truth, call=call, score=score, threshold=threshold, patient=patient)
         try:
@@ -108,10 +107,6 @@ def command(
         _print(document)
     if json_to:
         write_json(document.model_dump(mode="json"), json_to)
-
-
-def _misused(message: str) -> NoReturn:
-    raise click.UsageError(message, click.get_current_context())
 
 
 def _of_counts(counts: tuple[int, int, int, int], prevalences: tuple[float, ...]) -> ProportionsDocument:

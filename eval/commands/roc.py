@@ -29,7 +29,7 @@ from eval.case_document import (
 )
 from eval.case_options import BETWEEN, NUMBER, RATE, SHARE
 from eval.case_table import CaseTable, read_cases
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
 from eval.document import Interval, Reasons
 from eval.intervals import RESAMPLES
 from eval.printing import interval, number, p_value, print_remarks
@@ -132,7 +132,7 @@ def command(
     """Cases told apart: AUROC, comparison, operating point, calibration, utility, subgroups."""
     options = Options(path=path, truth=truth, score=score, compare=compare, patient=patient, case=case)
     if fpr and fpr[0] >= fpr[1]:
-        fail("--fpr: the first rate must be below the second")
+        misused("--fpr: the first rate must be below the second")
     try:
         needed = [truth, score, *([compare] if compare else []), *subgroups]
         read = read_cases(path, needed, case=case, patient=patient)

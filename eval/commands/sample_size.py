@@ -14,7 +14,7 @@ from rich.console import Console
 
 from eval import sample_size
 from eval.case_options import BETWEEN, NUMBER, POSITIVE, RATE, Finite
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
 from eval.document import Document
 from eval.sample_size import AreaVariance, PilotComponents, Sides, Size
 from eval.version import version
@@ -120,7 +120,7 @@ def _area_command(model: AreaVariance, paper: str) -> None:
         json_to: str | None,
     ) -> None:
         if sum(given is not None for given in (half_width, null, other)) != 1:
-            fail("give one of --half-width, --null and --other")
+            misused("give one of --half-width, --null and --other")
         asked: dict[str, str | float | None] = {"auc": auc, "half_width": half_width, "null": null, "other": other}
         asked |= {"correlation": correlation, "ratio": ratio, "power": power, "alpha": alpha, "sides": sides}
         test = {"power": power, "alpha": alpha, "ratio": ratio}

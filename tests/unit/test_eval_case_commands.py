@@ -201,13 +201,19 @@ def test_two_that_never_differ_have_no_p_and_a_reason() -> None:
         ((), "give one of --cases, --counts and --independent"),
         (("--cases", "a.csv"), "--cases needs --truth, --first and --second"),
         (("--independent", "9", "8", "1", "2"), "more successes than cases"),
-        (("--cases", "nowhere.csv", "--truth", "t", "--first", "a", "--second", "b"), "cannot be read"),
     ],
 )
-def test_paired_says_what_it_needs(arguments: tuple[str, ...], message: str) -> None:
+def test_paired_says_what_it_needs_as_errors_of_usage(arguments: tuple[str, ...], message: str) -> None:
     result = run(paired, *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr
+    assert "--help" in result.stderr
+
+
+def test_paired_names_a_file_that_cannot_be_read() -> None:
+    result = run(paired, "--cases", "nowhere.csv", "--truth", "t", "--first", "a", "--second", "b")
+    assert result.exit_code == 1
+    assert "cannot be read" in result.stderr
 
 
 def test_a_margin_outside_0_to_1_is_refused_by_its_option() -> None:
@@ -264,7 +270,6 @@ def test_a_reader_study_is_planned_by_cases_or_by_power() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("obuchowski", "--auc", "0.8"), "give one of --half-width, --null and --other"),
         (("buderer", "--half-width", "0.1", "--prevalence", "0.2"), "name the expected"),
         (("connor", "--first-only", "0.1", "--second-only", "0.1"), "must differ"),
         (("farrington-manning", "--first", "0.7", "--second", "0.9", "--margin", "0.1"), "margin or worse"),
@@ -275,6 +280,13 @@ def test_what_cannot_be_planned_ends_with_one_line(arguments: tuple[str, ...], m
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--null", "0.5", "--other", "0.7")])
+def test_a_size_for_areas_that_does_not_say_what_for_is_an_error_of_usage(more: tuple[str, ...]) -> None:
+    result = run(sample_size, "obuchowski", "--auc", "0.8", *more)
+    assert result.exit_code == 2
+    assert "give one of --half-width, --null and --other" in result.stderr
 
 
 def test_without_json_the_numbers_are_one_line() -> None:

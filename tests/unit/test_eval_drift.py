@@ -227,7 +227,9 @@ def test_a_missing_column_a_wrong_truth_and_truth_without_threshold_are_told(tmp
     bad.write_text("score,truth\n0.5,3\n", encoding="utf-8")
     wrong = run("--reference", reference, "--current", bad, "--truth", "truth", "--threshold", "0.5")
     assert "b.csv: line 2: truth '3' is neither 1 nor 0" in wrong.stderr
-    assert "--threshold" in run("--reference", reference, "--current", reference, "--truth", "truth").stderr
+    misused = run("--reference", reference, "--current", reference, "--truth", "truth")
+    assert misused.exit_code == 2
+    assert "--threshold" in misused.stderr
 
 
 def test_without_json_a_table_is_printed(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_an_option_that_is_no_number_is_refused_by_its_name(tmp_path: Path, opti
 
 def test_rates_of_a_partial_area_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
     result = run(*asked(cases(tmp_path), "--fpr", "0.4", "0.2"))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--fpr" in result.stderr
 
 
