@@ -27,6 +27,7 @@ from eval.tables import TableError
 from eval.version import version
 
 _DIGITS = 3  # of limits, so that three intervals fit on a line
+_OF_SCORES = ("threshold", "rule_out")  # keys that nothing but scores can fill
 _ZOU_DONNER, _LOG, _LOG_ODDS = "Zou and Donner", "logarithm", "log odds"
 _OTHER_INTERVALS = {
     "balanced_accuracy_interval": f"{_ZOU_DONNER} 2008, from Wilson limits",
@@ -113,6 +114,7 @@ def _of_counts(counts: tuple[int, int, int, int], prevalences: tuple[float, ...]
     tp, fp, fn, tn = counts
     reasons = Reasons()
     judged = rates_of_counts(tp, fp, fn, tn, prevalences)
+    reasons.found |= dict.fromkeys(_OF_SCORES, "counts were given, not scores")
     counted = Confusion(true_positive=tp, false_positive=fp, false_negative=fn, true_negative=tn)
     settings = {
         "unit": "case: every case is its own patient",
@@ -144,7 +146,7 @@ def _of_table(
     }
     rows: tuple[RuleOutRow, ...] = ()
     if scores is None:
-        reasons.found["rule_out"] = "calls were given, not scores"
+        reasons.found |= dict.fromkeys(_OF_SCORES, "calls were given, not scores")
     else:
         rows = rule_out_rows(rule_out(scores, diseased, read.patients, targets), read.names, reasons)
     return _document(

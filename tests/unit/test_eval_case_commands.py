@@ -118,6 +118,15 @@ def test_proportions_name_a_file_that_cannot_be_read() -> None:
     assert "nowhere.csv: cannot be read" in result.stderr
 
 
+def test_without_scores_there_is_no_threshold_and_no_rule_out_table_and_the_reason_is_told(cases: Path) -> None:
+    calls = of(proportions, "--cases", cases, "--truth", "truth", "--call", "reader")
+    counts = of(proportions, "--counts", "8", "1", "2", "9")
+    for found, given in ((calls, "calls"), (counts, "counts")):
+        assert (found["threshold"], found["rule_out"]) == (None, [])
+        for key in ("threshold", "rule_out"):
+            assert found["undefined"][key] == f"{given} were given, not scores"
+
+
 def test_each_interval_of_proportions_stands_beside_the_method_it_has(cases: Path) -> None:
     by_call = ("--cases", cases, "--truth", "truth", "--call", "reader", "--prevalence", "0.1")
     printed = run(proportions, *by_call).stdout
