@@ -1,7 +1,7 @@
 """Makes the document of monitoring from the ledger, the installed models and the settings: START READING HERE.
 
 Called by `radnode monitor` and by the web console. One read transaction for all of it: what is counted together was
-true together.
+true together. Judging, which needs scipy, is loaded when it is asked for: a node that is restarted serves at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dicom_node.ledger import Ledger, service
 from dicom_node.ledger.service import ANY, DefectRules, Ended, LabelCount, Line, Span
-from dicom_node.monitoring import judging
 from dicom_node.monitoring.defects import CLASSES, OWN_REASONS, Seen
 from dicom_node.monitoring.document import (
     Agreement,
@@ -140,6 +139,8 @@ class _Counting:
         )
 
     def _model(self, line: Line, span: Span) -> ModelService:
+        from dicom_node.monitoring import judging
+
         studies, model = self._studies, self._models.get(line.reference)
         ends = studies.ends(line, span)
         reference, why_none = self._reference(line.reference)
@@ -190,6 +191,8 @@ class _Counting:
         return (None, found) if isinstance(found, str) else (found, "")
 
     def _labels(self, line: Line, span: Span, reference: Reference | None, why_none: str) -> tuple[LabelService, ...]:
+        from dicom_node.monitoring import judging
+
         counts = self._studies.labels(line, span)
         model = self._models.get(line.reference)
         for label in model.card.labels if model else ():
@@ -207,6 +210,8 @@ class _Counting:
         )
 
     def _agreement(self, line: Line, span: Span, reference: Reference | None, why_none: str) -> Agreement:
+        from dicom_node.monitoring import judging
+
         found = self._studies.agreement(line, span)
         hits = self._studies.hits(line, span)
         return _agreement(

@@ -41,3 +41,9 @@ def test_the_command_line_of_the_node_loads_none_of_them_either() -> None:
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert "promote" in done.stdout
+
+
+def test_a_node_starts_without_the_statistics_that_only_monitoring_asks_for() -> None:
+    code = "import sys; import dicom_node.node; print(sorted({'scipy', 'matplotlib', 'lxml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "a node that is restarted has to serve at once"
