@@ -5,8 +5,12 @@ Called by ``radnode eval report``. Dates in the file are the report's own; its i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import Any
+
+from PIL import ImageFile
 
 
 def pdf_of(page: str) -> bytes:
@@ -19,8 +23,9 @@ def pdf_of(page: str) -> bytes:
     ImportError, OSError
         If WeasyPrint or the system's Pango is not installed.
     """
-    from weasyprint import HTML
-    from weasyprint.urls import FatalURLFetchingError, URLFetcher
+    with _truncation_as_before():
+        from weasyprint import HTML
+        from weasyprint.urls import FatalURLFetchingError, URLFetcher
 
     fetcher = URLFetcher(allowed_protocols={"data"}, fail_on_errors=True)
     printed: Any = HTML(string=page, url_fetcher=fetcher)
@@ -30,3 +35,16 @@ def pdf_of(page: str) -> bytes:
     except FatalURLFetchingError as error:  # WeasyPrint's own, outside the tree of Exception
         raise ValueError("the page refers to something outside itself") from error
     return found
+
+
+@contextlib.contextmanager
+def _truncation_as_before() -> Iterator[None]:
+    """WeasyPrint tells Pillow, when it is imported, to fill up truncated pictures for the whole process.
+
+    A film that was cut off must be refused afterwards as before.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,8 @@ from eval.report.language import LANGUAGES, Language, number, read_words
 from eval.report.pages import page
 from eval.report.sections import Gallery
 from eval.runs import CaseRecord, LesionRecord, MarkRecord, Run, Status
-from tests.report_runs import DAY, cases, make_run
+from tests.conftest import PROJECT
+from tests.report_runs import DAY, cases, film, make_run
 
 MARKED = 0.5  # the served threshold of marks
 
@@ -115,3 +119,23 @@ def test_false_marks_come_by_the_strongest_which_is_printed(made: tuple[Run, Rep
         assert (
             f"{words['gallery']['strongest']}: {number(one.strongest_false_mark, language=language, places=3)}" in text
         )
+
+
+def test_a_film_that_was_cut_off_is_refused_after_a_report_was_printed_too(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from eval.report.pdf import pdf_of; from inference.loading import load_film; "
+        "from inference.refusals import Refused\n"
+        "pdf_of('<p>a page</p>')\n"
+        "try: load_film(Path(sys.argv[1]))\n"
+        "except Refused: print('refused')\n"
+    )
+    (tmp_path / "film.png").write_bytes(film("film-001")[:4000])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "film.png")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "refused"

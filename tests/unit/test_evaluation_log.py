@@ -20,7 +20,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reported")
     make_run(folder / "run", folder / "models")
     ended = radnode(
-        "eval", "report", str(folder / "run"), "--models", str(folder / "models"), "--no-pdf", "--language", "en"
+        "eval", "report", str(folder / "run"), "--models-folder", str(folder / "models"), "--no-pdf", "--language", "en"
     )
     assert ended.exit_code == 0, ended.output
     return folder / "run"
