@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlog1py, xlogy
 from scipy.stats import binom
+from statsmodels.stats.multitest import multipletests
 
 from eval.paired import (
     PairedCounts,
@@ -257,10 +258,8 @@ def test_no_variance_between_patients_gives_no_test(patients: list[str], reason:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=10, deadline=None)  # statsmodels collects garbage of the whole process in each call
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
-    from statsmodels.stats.multitest import multipletests
-
     found = holm({str(number): p for number, p in enumerate(p_values)})
     assert list(found.values()) == pytest.approx(multipletests(p_values, method="holm")[1])
 
