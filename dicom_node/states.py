@@ -89,6 +89,40 @@ class DeliveryState(StrEnum):
     FAILED = "failed"  # permanently refused; `radnode retry` sends again
 
 
+class DocumentKind(StrEnum):
+    """What a document tells the regional record."""
+
+    REPORT = "report"  # what a model said of a study
+    WITHDRAWAL = "withdrawal"  # that nothing of an earlier report holds any more
+    REFUSAL = "refusal"  # that a model could not say anything, and why; only receivers that ask for it get one
+
+
+class DocumentState(StrEnum):
+    """One document on its way to one receiver of the regional record, and what became of it there."""
+
+    PENDING = "pending"  # a draft: to be written or sent, now or at its next attempt
+    PARKED = "parked"  # not sent, for a named reason that a person must look at; then `radnode retry`
+    WITHHELD = "withheld"  # by rule never sent: the receiver does not take documents of research models
+    HANDED_OVER = "handed_over"  # the receiver acknowledged it
+    SIGNED = "signed"  # a physician signed it, and the signature was verified
+    REGISTERED = "registered"  # the register took it, under a number of its own
+    REFUSED = "refused"  # the register refused it, with a code of its own
+    FAILED = "failed"  # a dead letter: the receiver will not take it however often; `radnode retry` sends again
+    OVERTAKEN = "overtaken"  # a newer version or a withdrawal came before anything of it had left
+
+
+class ParkReason(StrEnum):
+    """Why a document waits for a person."""
+
+    CONTEXT_MISSING = "context_missing"  # something lacks that the form cannot do without; it is named
+    CONTEXT_INVALID = "context_invalid"  # a value cannot be right, such as a SNILS with a wrong sum
+    PATIENT_DISAGREES = "patient_disagrees"  # images, order and record do not speak of the same person
+    MODEL_GONE = "model_gone"  # the card that spoke is no longer installed, so its findings have no words
+    FILES_GONE = "files_gone"  # no image is left to take patient and study from
+    NOT_WRITABLE = "not_writable"  # what was written does not pass the form's own check
+    MISCONFIGURED = "misconfigured"  # the settings of the receiver or of the context cannot work
+
+
 class Reading(StrEnum):
     """What the radiologist's report says of a study, or of one label of it: the truth that monitoring goes by."""
 

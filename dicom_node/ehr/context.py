@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from dicom_node.wording import ReportText
 from inference.findings import Findings, SeriesUid, SopUid, StudyUid
+from inference.refusals import Refusal
 from models.card import ModelCard
 
 
@@ -187,6 +188,40 @@ class Revision:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessingTimes:
+    """When the study came and when the model worked on it; aware."""
+
+    received_from: datetime  # first image
+    received_until: datetime  # last image
+    begun: datetime  # the job was taken by a worker
+    ended: datetime  # its findings, or its refusal, stood
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusalNotice:
+    """A model could not speak of a study: for receivers that want to be told, in place of a document.
+
+    Attributes
+    ----------
+    document_id
+        Derived as that of a document is.
+    model_name, model_version
+        Who could not.
+    refusal
+        Why, in the words of `inference.refusals`.
+    """
+
+    document_id: str
+    created_at: datetime
+    study_uid: StudyUid
+    model_name: str
+    model_version: str
+    refusal: Refusal
+    times: ProcessingTimes
+    language: str = "ru"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentRequest:
     """One model's word on one study, to be written as one document.
 
@@ -200,6 +235,8 @@ class DocumentRequest:
         What was said, by whom, in which words.
     base_url : str
         Where DICOMweb serves the study; empty where nothing can be linked.
+    times : ProcessingTimes or None
+        Asked for by the exchange of Moscow alone.
     """
 
     document_id: str
@@ -218,6 +255,7 @@ class DocumentRequest:
     key_image: KeyImage | None = None
     base_url: str = ""
     language: str = "ru"
+    times: ProcessingTimes | None = None
 
 
 class ContextMissing(Exception):

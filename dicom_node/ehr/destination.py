@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,12 @@ class RecordDestination(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Under which routes, ledger and metrics know the destination."""
+    profile: str = "default"
+    """Profile whose overlay is the key image of the document; written even where no archive gets it."""
+    language: Literal["ru", "en"] = "ru"
+    """Of the words of the document."""
+    dicomweb_url: str = ""
+    """Root of the DICOMweb service through which readers of the document reach the images; empty: no link is given."""
     accept_research: bool = False
     """Take documents of models whose card says research; they then carry the warning."""
     connect_timeout_s: Seconds = 10.0
