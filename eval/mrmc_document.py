@@ -7,7 +7,7 @@ tables for people.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 from rich.console import Console
@@ -379,6 +379,17 @@ def reasons_told(study: ReaderStudy) -> list[str]:
         if reason not in (_CHI_SQUARE, _SEVERAL, _COMPONENT):
             first.setdefault(reason, key)
     return [f"{key} is undefined: {reason}" for reason, key in first.items()]
+
+
+def print_by_reader(console: Console, study: ReaderStudy, figures: Mapping[tuple[str, str], float | None]) -> None:
+    """A row a reader, a column a treatment; `figures` by (treatment, reader)."""
+    table = RichTable()
+    table.add_column("reader")
+    for treatment in study.treatments:
+        table.add_column(treatment)
+    for reader in study.readers:
+        table.add_row(reader, *(shown(figures[treatment, reader]) for treatment in study.treatments))
+    console.print(table)
 
 
 def shown(value: float | None) -> str:

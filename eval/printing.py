@@ -1,16 +1,30 @@
-"""How the commands about cases print figures for people: a few digits, intervals in words, then reasons and notes.
+"""How commands show figures to people, a few digits and intervals in words, and where a document goes.
 
-Used by the commands roc, proportions, paired and drift of ``radnode eval``; what programs read is `eval.document`.
+Used by the commands of ``radnode eval``; what programs read is `eval.document`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from rich.console import Console
 
+from eval.console import JSON_TO_STDOUT, write_json
 from eval.document import Document, Interval
+
+Shown = TypeVar("Shown", bound=Document)
 
 DIGITS = 4  # after the point
 LEAST_P = 0.0001
+
+
+def publish(document: Shown, show: Callable[[Shown], None], json_to: str | None) -> None:
+    """A document as JSON where that is asked for, and for people unless JSON has standard output to itself."""
+    if json_to is not None:
+        write_json(document.model_dump(mode="json"), json_to)
+    if json_to != JSON_TO_STDOUT:
+        show(document)
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:

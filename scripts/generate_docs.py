@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydicom.uid import UID
 
 from dicom_node import implementation, states
+from dicom_node.commands.schema import written_files
 from dicom_node.delivery import statuses
 from dicom_node.dimse import admission, command, contexts, scu
-from dicom_node.ehr.lookup import ContextSettings
 from dicom_node.monitoring.document import MonitoringReport
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.request import Role
@@ -34,25 +34,16 @@ from eval.commands.mrmc import MrmcDocument
 from eval.commands.paired import PairedDocument
 from eval.commands.run import RunDocument
 from eval.commands.sample_size import SampleSizeDocument
-from eval.datasets import DatasetFile
-from eval.report.statements import StatementsFile
 from eval.report.twin import Twin
 from eval.runs import CaseRecord, RunRecord
 from inference import refusals
-from models.card import ModelCard
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = PROJECT / "docs"
 STATES_MARK: Final = "<!-- made by `make docs` from here -->"
 _ATTRIBUTES: Final = "\n\nAttributes\n----------\n"
 _SCHEMAS: Final[Mapping[str, type[BaseModel]]] = {
-    # what people write
-    "settings": Settings,
-    "routes": Routes,
-    "card": ModelCard,
-    "dataset": DatasetFile,
-    "report": StatementsFile,
-    "context": ContextSettings,
+    **written_files(),
     # what `radnode eval` prints with --json
     "eval-roc": RocDocument,
     "eval-froc": FrocDocument,

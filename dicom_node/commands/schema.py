@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+FILES = ("settings", "routes", "card", "dataset", "report", "context")
+
 
 @click.command()
-@click.argument("file", type=click.Choice(["settings", "routes", "card", "dataset", "report", "context"]))
+@click.argument("file", type=click.Choice(FILES))
 def schema(file: str) -> None:
     """Print the JSON Schema of a file that people write.
 
@@ -20,8 +27,11 @@ def schema(file: str) -> None:
     report    what people state in an evaluation report
     context   what documents for the record say beside the findings
     """
-    from pydantic import BaseModel
+    click.echo(json.dumps(written_files()[file].model_json_schema(), ensure_ascii=False, indent=2))
 
+
+def written_files() -> Mapping[str, type[BaseModel]]:
+    """What describes each of `FILES`; their schemas are published in `docs/schemas`."""
     from dicom_node.ehr.lookup import ContextSettings
     from dicom_node.routing import Routes
     from dicom_node.settings import Settings
@@ -29,12 +39,4 @@ def schema(file: str) -> None:
     from eval.report.statements import StatementsFile
     from models.card import ModelCard
 
-    models: dict[str, type[BaseModel]] = {
-        "settings": Settings,
-        "routes": Routes,
-        "card": ModelCard,
-        "dataset": DatasetFile,
-        "report": StatementsFile,
-        "context": ContextSettings,
-    }
-    click.echo(json.dumps(models[file].model_json_schema(), ensure_ascii=False, indent=2))
+    return dict(zip(FILES, (Settings, Routes, ModelCard, DatasetFile, StatementsFile, ContextSettings), strict=True))

@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from dicom_node.ledger.schema import job, label_score
+from dicom_node.ledger import service
+from dicom_node.ledger.schema import job
 from dicom_node.states import JobRole, JobStage, JobState
-from inference.findings import Findings, Presence, StudyUid
+from inference.findings import Findings, StudyUid
 from inference.refusals import Reason, Refusal
 
 MAX_ATTEMPTS = 3  # a job that ended its worker so often is poison
@@ -240,18 +241,7 @@ def commit_findings(
         positive=findings.is_positive if findings else None,
         images_unread=images_unread,
     )
-    _set_label_scores(tx, job_id, findings)
-
-
-def _set_label_scores(tx: sa.Connection, job_id: int, findings: Findings | None) -> None:
-    """What monitoring reads without opening findings: the study's score of each label."""
-    tx.execute(label_score.delete().where(label_score.c.job_id == job_id))
-    rows = [
-        {"job_id": job_id, "label": said.label, "score": said.score, "present": said.presence is Presence.PRESENT}
-        for said in (findings.of_study() if findings else ())
-    ]
-    if rows:
-        tx.execute(label_score.insert(), rows)
+    service.set_label_scores(tx, job_id, findings)
 
 
 def finish(

@@ -28,6 +28,7 @@ from dicom_node.ledger.schema import (
     truth,
 )
 from dicom_node.states import DeliveryState, JobRole, JobState, Reading
+from inference.findings import Findings, Presence
 from inference.refusals import Reason
 
 _PASSED_OVER = (JobState.UNCHANGED, JobState.OUTDATED)
@@ -401,3 +402,14 @@ def _sum(flag: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 def _microseconds(time: sa.ColumnElement[datetime]) -> sa.ColumnElement[int]:
     return sa.type_coerce(time, sa.BigInteger)
+
+
+def set_label_scores(tx: sa.Connection, job_id: int, findings: Findings | None) -> None:
+    """What monitoring reads without opening findings: the study's score of each label."""
+    tx.execute(label_score.delete().where(label_score.c.job_id == job_id))
+    rows = [
+        {"job_id": job_id, "label": said.label, "score": said.score, "present": said.presence is Presence.PRESENT}
+        for said in (findings.of_study() if findings else ())
+    ]
+    if rows:
+        tx.execute(label_score.insert(), rows)

@@ -36,8 +36,9 @@ from eval.boxes import (
     with_interval,
 )
 from eval.coco_files import BoxFiles, read_boxes
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import fail, json_option
 from eval.document import Document, Interval, Part, Reasons
+from eval.printing import interval, number, publish
 from eval.tables import TableError
 from eval.version import version
 
@@ -192,10 +193,7 @@ def command(
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; COCO's average precision needs it: pip install 'radnode[eval]'")
-    if json_to is not None:
-        write_json(document.model_dump(mode="json"), json_to)
-    if json_to != JSON_TO_STDOUT:
-        _show(document)
+    publish(document, _show, json_to)
     for note in document.notes:
         click.echo(f"note: {note}", err=True)
 
@@ -310,9 +308,9 @@ def _estimate(reasons: Reasons, key: str, counted: Counted, at: NDArray[np.bool_
 
 def _by_iou(counted: Counted, reasons: Reasons) -> Sequence[IouPrecision]:
     rows = []
-    for number in np.flatnonzero(counted.deciding):
-        at = np.arange(counted.ious.size) == number
-        iou = float(counted.ious[number])
+    for index in np.flatnonzero(counted.deciding):
+        at = np.arange(counted.ious.size) == index
+        iou = float(counted.ious[index])
         value, interval = _estimate(reasons, f"by_iou.iou={iou:g}.ap", counted, at)
         rows.append(IouPrecision(iou=iou, ap=value, ap_ci=interval))
     return rows
@@ -320,19 +318,19 @@ def _by_iou(counted: Counted, reasons: Reasons) -> Sequence[IouPrecision]:
 
 def _per_class(files: BoxFiles, counted: Counted, reasons: Reasons) -> Sequence[ClassPrecision]:
     rows = []
-    for number, (identity, name) in enumerate(zip(files.ids, files.names, strict=True)):
+    for index, (identity, name) in enumerate(zip(files.ids, files.names, strict=True)):
         key = f"per_class.{name}"
-        own = counted.precision[:, number]
+        own = counted.precision[:, index]
         nothing = "there is no box of this class to be found; it is left out of every mean"
         value, interval = reasons.estimate(
             f"{key}.ap",
             with_interval(
                 _mean(own[counted.deciding]),
-                mean_of_known(counted.drawn[:, number, counted.deciding]),
+                mean_of_known(counted.drawn[:, index, counted.deciding]),
                 undefined=nothing,
             ),
         )
-        to_find = counted.judged[number].to_find
+        to_find = counted.judged[index].to_find
         rows.append(
             ClassPrecision(
                 category_id=identity,
@@ -343,7 +341,7 @@ def _per_class(files: BoxFiles, counted: Counted, reasons: Reasons) -> Sequence[
                 ap75=reasons.number(f"{key}.ap75", _mean(own[counted.at(0.75)]), nothing),
                 boxes=int(to_find.sum()),
                 images=int((to_find > 0).sum()),
-                predictions=int((files.predictions.category == number).sum()),
+                predictions=int((files.predictions.category == index).sum()),
             )
         )
     return rows
@@ -393,13 +391,11 @@ def _show(document: BoxesDocument) -> None:
     for heading in ("class", "boxes", "AP", "95 % interval", "AP50", "AP75"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for one in document.per_class:
-        table.add_row(
-            one.name, str(one.boxes), _number(one.ap), _interval(one.ap_ci), _number(one.ap50), _number(one.ap75)
-        )
+        table.add_row(one.name, str(one.boxes), number(one.ap), interval(one.ap_ci), number(one.ap50), number(one.ap75))
     table.add_section()
     table.add_row(
-        "mean", str(counts.boxes), _number(document.ap), _interval(document.ap_ci), _number(document.ap50),
-        _number(document.ap75),
+        "mean", str(counts.boxes), number(document.ap), interval(document.ap_ci), number(document.ap50),
+        number(document.ap75),
     )  # fmt: skip
     console.print(table)
     console.print(
@@ -408,12 +404,3 @@ def _show(document: BoxesDocument) -> None:
     )
     for key, reason in document.undefined.items():
         console.print(f"undefined: {key}: {reason}", highlight=False)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _interval(interval: Interval) -> str:
-    low, high = interval
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"

@@ -32,10 +32,10 @@ from eval.comparison import (
     unanalysed,
     verdict,
 )
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import fail, json_option
 from eval.datasets import DatasetFile, Margins
 from eval.document import Document, Interval, Part, Reasons, Source
-from eval.printing import interval, number, p_value, print_remarks
+from eval.printing import interval, number, p_value, print_remarks, publish
 from eval.report.judged import Judged
 from eval.runs import CASES_FILE, CaseRecord, Run, RunError, read_run
 from eval.version import version
@@ -181,10 +181,7 @@ def command(
         document = _document(found, margins, resamples or rules.resamples, rules.seed if seed is None else seed, common)
     except RunError as error:
         fail(str(error))
-    if json_to is not None:
-        write_json(document.model_dump(mode="json"), json_to)
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
+    publish(document, _print, json_to)
 
 
 def _margins(file: Path) -> Margins:

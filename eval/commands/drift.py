@@ -22,11 +22,11 @@ from eval import drift
 from eval.case_options import BETWEEN, NUMBER, Finite
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion, effective_counts
-from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
+from eval.console import fail, json_option, misused
 from eval.document import Document, Interval, Part, Reasons
 from eval.drift import PSI_BINS, PSI_FLOOR, PSI_LARGE, PSI_MODERATE, Psi
 from eval.intervals import Estimate, clopper_pearson
-from eval.printing import interval, number, p_value, print_remarks
+from eval.printing import interval, number, p_value, print_remarks, publish
 from eval.ranking import Bools
 from eval.tables import TableError
 from eval.two_groups import TwoGroups, miettinen_nurminen
@@ -178,10 +178,7 @@ def command(
         document = _compare(before, now, columns, watch)
     except TableError as error:
         fail(str(error))
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
-    if json_to:
-        write_json(document.model_dump(mode="json"), json_to)
+    publish(document, _print, json_to)
 
 
 def _compare(before: CaseTable, now: CaseTable, columns: Columns, watch: Watch) -> DriftDocument:

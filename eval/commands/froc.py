@@ -15,13 +15,14 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table as Shown
 
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import fail, json_option
 from eval.document import Document, Interval, Part, Reasons
 from eval.frames import NEAR_MM, frame_note
 from eval.froc import Denominator, Detections, in_either_view, on_normal_images, per_group
 from eval.hits import LEAST_REACH_PX, Hit, hit_rule
 from eval.luna16 import MOST_MARKS, RESAMPLES, Matching, Performance, match, performance
 from eval.luna16_files import Scans, Tables, read_tables
+from eval.printing import interval, number, publish
 from eval.tables import TableError
 from eval.version import version
 
@@ -159,10 +160,7 @@ def command(
         document = evaluate(tables, options)
     except TableError as error:
         fail(str(error))
-    if json_to is not None:
-        write_json(document.model_dump(mode="json"), json_to)
-    if json_to != JSON_TO_STDOUT:
-        _show(document)
+    publish(document, _show, json_to)
     for note in document.notes:
         click.echo(f"note: {note}", err=True)
 
@@ -295,11 +293,9 @@ def _show(document: FrocDocument) -> None:
     for heading in ("false marks", "sensitivity", "95 % interval", "threshold"):
         table.add_column(heading, justify="right")
     for point in document.operating_points:
-        table.add_row(
-            f"{point.fp_per_scan:g}", _number(point.sensitivity), _interval(point.ci), _number(point.threshold)
-        )
+        table.add_row(f"{point.fp_per_scan:g}", number(point.sensitivity), interval(point.ci), number(point.threshold))
     table.add_section()
-    table.add_row("CPM", _number(document.cpm), _interval(document.cpm_ci), "")
+    table.add_row("CPM", number(document.cpm), interval(document.cpm_ci), "")
     console.print(table)
     console.print(
         f"{counts.lesions_found} of {counts.lesions} lesions found at all, {counts.false_marks} false marks on "
@@ -309,12 +305,3 @@ def _show(document: FrocDocument) -> None:
     console.print(f"Hit: {document.settings['hit_rule']}.")
     for key, reason in document.undefined.items():
         console.print(f"undefined: {key}: {reason}", highlight=False)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _interval(interval: Interval) -> str:
-    low, high = interval
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"

@@ -15,16 +15,16 @@ import click
 import numpy as np
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from eval.commands.mrmc import check_machine, treatment_order
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import fail, json_option
 from eval.document import Part, Reasons
 from eval.jafroc import Figure, figure_of_merit, leave_one_out
 from eval.jafroc_tables import WEIGHT_TOLERANCE, MarkTable, TruthTable, read_marks, read_truth
 from eval.mrmc import Study
 from eval.mrmc_covariance import CovarianceMethod, jackknife_covariance
-from eval.mrmc_document import ReaderStudy, StudyBlocks, print_study, shown
+from eval.mrmc_document import ReaderStudy, StudyBlocks, print_by_reader, print_study
+from eval.printing import publish
 from eval.tables import TableError
 
 _PARTIAL = (Figure.PCL, Figure.ALROC)
@@ -103,10 +103,7 @@ def command(
         document = evaluate(truth, marks, Figure(fom), fpf=fpf, control=control, cad=cad)
     except TableError as error:
         fail(str(error))
-    if json_to is not None:
-        write_json(document.model_dump(mode="json"), json_to)
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
+    publish(document, _print, json_to)
 
 
 def evaluate(
@@ -191,12 +188,5 @@ def _print(document: JafrocDocument) -> None:
     console = Console()
     counts = f"{document.cases} cases, {document.diseased} diseased, {document.lesions} lesions"
     console.print(f"{document.figure.value}, {counts}", highlight=False)
-    table = RichTable()
-    table.add_column("reader")
-    for modality in document.treatments:
-        table.add_column(modality)
-    found = {(one.modality, one.reader): one.value for one in document.fom}
-    for reader in document.readers:
-        table.add_row(reader, *(shown(found[modality, reader]) for modality in document.treatments))
-    console.print(table)
+    print_by_reader(console, document, {(one.modality, one.reader): one.value for one in document.fom})
     print_study(console, document)

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table as RichTable
 
-from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
+from eval.console import fail, json_option
 from eval.document import Part, Reasons
 from eval.intervals import RESAMPLES
 from eval.mrmc import Study
@@ -34,9 +33,10 @@ from eval.mrmc_document import (
     ReaderStudy,
     StudyBlocks,
     natural_order,
+    print_by_reader,
     print_study,
-    shown,
 )
+from eval.printing import publish
 from eval.tables import Table, TableError, read_table
 
 _COLUMNS = ("reader", "treatment", "case", "truth", "rating")
@@ -127,10 +127,7 @@ def command(
         )
     except TableError as error:
         fail(str(error))
-    if json_to is not None:
-        write_json(document.model_dump(mode="json"), json_to)
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
+    publish(document, _print, json_to)
 
 
 def read_ratings(path: Path, *, control: str | None = None) -> Ratings:
@@ -290,12 +287,5 @@ def _unbalanced(
 def _print(document: MrmcDocument) -> None:
     console = Console()
     console.print(f"Area under the ROC curve, {document.cases} cases, {document.diseased} diseased", highlight=False)
-    table = RichTable()
-    table.add_column("reader")
-    for treatment in document.treatments:
-        table.add_column(treatment)
-    found = {(one.treatment, one.reader): one.auc for one in document.auc}
-    for reader in document.readers:
-        table.add_row(reader, *(shown(found[treatment, reader]) for treatment in document.treatments))
-    console.print(table)
+    print_by_reader(console, document, {(one.treatment, one.reader): one.auc for one in document.auc})
     print_study(console, document)

@@ -20,7 +20,7 @@ from rich.table import Table as Shown
 from eval.case_options import BETWEEN, NUMBER
 from eval.case_table import CaseTable, read_cases
 from eval.clustered import clustered_proportion
-from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
+from eval.console import fail, json_option, misused
 from eval.document import Document, Interval, Part, Reasons
 from eval.intervals import Estimate, clopper_pearson
 from eval.paired import (
@@ -32,7 +32,7 @@ from eval.paired import (
     paired_non_inferiority,
     tango,
 )
-from eval.printing import interval, number, p_value, print_remarks
+from eval.printing import interval, number, p_value, print_remarks, publish
 from eval.ranking import Bools
 from eval.tables import TableError
 from eval.two_groups import NonInferiority, TwoGroups, miettinen_nurminen, non_inferiority
@@ -184,10 +184,7 @@ def command(
         document = _of_counts(counts, margin)
     else:
         document = _of_groups(independent or (0, 0, 0, 0), margin)
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
-    if json_to:
-        write_json(document.model_dump(mode="json"), json_to)
+    publish(document, _print, json_to)
 
 
 def _of_table(read: CaseTable, columns: Columns, margin: float | None, family: Sequence[str]) -> PairedDocument:

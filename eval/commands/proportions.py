@@ -17,9 +17,9 @@ from rich.table import Table as Shown
 from eval.case_document import SHARES, CallRates, Counts, ProportionsDocument, RuleOutRow, rates_block, rule_out_rows
 from eval.case_options import BETWEEN, NUMBER, SHARE
 from eval.case_table import CaseTable, read_cases
-from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
+from eval.console import fail, json_option, misused
 from eval.document import Reasons
-from eval.printing import interval, number, print_remarks
+from eval.printing import interval, number, print_remarks, publish
 from eval.proportions import RULE_OUT_SENSITIVITIES, Rates, rates, rates_of_counts, rule_out
 from eval.ranking import Bools, Floats
 from eval.roc import Confusion, confusion
@@ -104,10 +104,7 @@ def command(
             document = _of_table(read_cases(path, needed, case=case, patient=patient), columns, prevalences, targets)
         except TableError as error:
             fail(str(error))
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
-    if json_to:
-        write_json(document.model_dump(mode="json"), json_to)
+    publish(document, _print, json_to)
 
 
 def _of_counts(counts: tuple[int, int, int, int], prevalences: tuple[float, ...]) -> ProportionsDocument:

@@ -29,10 +29,10 @@ from eval.case_document import (
 )
 from eval.case_options import BETWEEN, NUMBER, RATE, SHARE
 from eval.case_table import CaseTable, read_cases
-from eval.console import JSON_TO_STDOUT, fail, json_option, misused, write_json
+from eval.console import fail, json_option, misused
 from eval.document import Interval, Reasons
 from eval.intervals import RESAMPLES
-from eval.printing import interval, number, p_value, print_remarks
+from eval.printing import interval, number, p_value, print_remarks, publish
 from eval.proportions import rule_out
 from eval.tables import TableError
 from eval.version import version
@@ -152,10 +152,7 @@ def command(
         document = analyse(cases, plan, options, read)
     except TableError as error:
         fail(str(error))
-    if json_to != JSON_TO_STDOUT:
-        _print(document)
-    if json_to:
-        write_json(document.model_dump(mode="json"), json_to)
+    publish(document, _print, json_to)
 
 
 def _affordable(rows: int) -> int:
