@@ -20,6 +20,7 @@ _INSTANCES = "instances"
 _RESULTS = "results"
 _RESERVE = "reserve"
 _SUFFIX = ".dcm"
+_LETTER_SUFFIX = ".letter"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _MIB = 1024**2
 
@@ -178,16 +179,23 @@ class Store:
 
     def write_result(self, data: bytes) -> str:
         """Write an encoded result durably and return its path below the root. Raises `StoreError`."""
+        return self._write(data, _SUFFIX)
+
+    def write_letter(self, data: bytes) -> str:
+        """Write a document for the record durably, beside the results; as `write_result`."""
+        return self._write(data, _LETTER_SUFFIX)
+
+    def _write(self, data: bytes, suffix: str) -> str:
         incoming = self.create_incoming()
         try:
             incoming.write(data)
         except OSError as error:
             incoming.discard()
             raise StoreError("a result cannot be written", error) from error
-        return self._place(incoming, _RESULTS)
+        return self._place(incoming, _RESULTS, suffix)
 
     def path(self, relative_path: str) -> Path:
-        """Where the file named `relative_path` by `place` or `write_result` is.
+        """Where the file named `relative_path` by `place`, `write_result` or `write_letter` is.
 
         Raises
         ------
@@ -274,9 +282,9 @@ class Store:
             return False
         return True
 
-    def _place(self, incoming: IncomingFile, folder: str) -> str:
+    def _place(self, incoming: IncomingFile, folder: str, suffix: str = _SUFFIX) -> str:
         name = secrets.token_hex(16)
-        relative_path = f"{folder}/{name[:2]}/{name}{_SUFFIX}"
+        relative_path = f"{folder}/{name[:2]}/{name}{suffix}"
         target = self.root / relative_path
         try:
             incoming.sync()
@@ -304,8 +312,9 @@ class Store:
 
 
 def _is_own_name(name: str) -> bool:
-    stem = name.removesuffix(_SUFFIX)
-    return name.endswith(_SUFFIX) and len(stem) == len(secrets.token_hex(16)) and set(stem) <= set("0123456789abcdef")
+    stem, dot, suffix = name.rpartition(".")
+    known = dot + suffix in (_SUFFIX, _LETTER_SUFFIX)
+    return known and len(stem) == len(secrets.token_hex(16)) and set(stem) <= set("0123456789abcdef")
 
 
 def _sync_folder(folder: Path) -> None:

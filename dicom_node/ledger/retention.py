@@ -6,8 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from dicom_node.ledger.schema import delivery, instance, job, result_object, result_set, study
-from dicom_node.states import DeliveryState, JobState, StudyState
+from dicom_node.ledger.schema import delivery, document, instance, job, result_object, result_set, study
+from dicom_node.states import DeliveryState, DocumentState, JobState, StudyState
 from inference.findings import StudyUid
 
 KEPT_FOR_WITHDRAWAL_BYTES = 256 * 1024
@@ -17,8 +17,9 @@ KEPT_FOR_WITHDRAWAL_BYTES = 256 * 1024
 def evictable(tx: sa.Connection, before: datetime, *, limit: int) -> tuple[StudyUid, ...]:
     """Studies with files in which nothing happened since `before` and nothing is open; oldest first.
 
-    Nothing happened: no image came and no delivery ended. Nothing is open: no job, and every delivery is terminal (SENT
-    without a further question is: the receiver offers no confirmation).
+    Nothing happened: no image came, no delivery and no document ended. Nothing is open: no job, no document that is
+    still to be written or waits for a person, and every delivery is terminal (SENT without a further question is: the
+    receiver offers no confirmation).
     """
     query = _evictable(before).order_by(study.c.last_received_at).limit(limit)
     return tuple(tx.execute(query).scalars())
@@ -37,9 +38,12 @@ def forget_files(tx: sa.Connection, study_uid: StudyUid) -> tuple[str, ...]:
     written = sa.and_(result_object.c.study_uid == study_uid, _result_file_may_go())
     paths = list(tx.execute(sa.select(instance.c.path).where(images)).scalars())
     results = tx.execute(sa.select(result_object.c.id, result_object.c.path).where(written)).all()
+    letters = sa.and_(document.c.study_uid == study_uid, _letter_may_go())
+    documents = list(tx.execute(sa.select(document.c.path).where(letters)).scalars())
+    tx.execute(document.update().where(letters).values(path=None))
     tx.execute(instance.update().where(images).values(path=None))
     tx.execute(result_object.update().where(result_object.c.id.in_([row.id for row in results])).values(path=None))
-    return (*paths, *(row.path for row in results))
+    return (*paths, *(row.path for row in results), *documents)
 
 
 def _evictable(before: datetime) -> sa.Select[StudyUid]:
@@ -51,18 +55,34 @@ def _evictable(before: datetime) -> sa.Select[StudyUid]:
             delivery.c.finished_at >= before,
         ),
     )
+    held_by_document = sa.exists().where(
+        document.c.study_uid == study.c.study_uid,
+        sa.or_(
+            # One that is written needs the study's files no more, only its own, which goes with a later eviction.
+            sa.and_(document.c.state == DocumentState.PENDING, document.c.path.is_(None)),
+            document.c.state == DocumentState.PARKED,
+            document.c.finished_at >= before,
+        ),
+    )
     open_job = sa.exists().where(
         job.c.study_uid == study.c.study_uid, job.c.state.in_((JobState.QUEUED, JobState.RUNNING))
     )
     has_images = sa.exists().where(instance.c.study_uid == study.c.study_uid, instance.c.path.is_not(None))
     has_results = sa.exists().where(result_object.c.study_uid == study.c.study_uid, _result_file_may_go())
+    has_letters = sa.exists().where(document.c.study_uid == study.c.study_uid, _letter_may_go())
     return sa.select(study.c.study_uid).where(
         study.c.state != StudyState.RECEIVING,
         study.c.last_received_at < before,
         sa.not_(held_by_delivery),
+        sa.not_(held_by_document),
         sa.not_(open_job),
-        sa.or_(has_images, has_results),
+        sa.or_(has_images, has_results, has_letters),
     )
+
+
+def _letter_may_go() -> sa.ColumnElement[bool]:
+    """The file of a document that is not on its way any more."""
+    return sa.and_(document.c.path.is_not(None), document.c.finished_at.is_not(None))
 
 
 def _result_file_may_go() -> sa.ColumnElement[bool]:

@@ -321,3 +321,50 @@ sa.Index(
     sqlite_where=truth.c.is_current,
     postgresql_where=truth.c.is_current,
 )
+
+document = sa.Table(
+    "document",
+    metadata,
+    sa.Column("id", _id, primary_key=True),
+    sa.Column(
+        "document_id", sa.Text, nullable=False, unique=True
+    ),  # equal for every attempt; derived, no patient in it
+    sa.Column("set_id", sa.Text, nullable=False),  # equal for all versions: study, model and destination
+    sa.Column("study_uid", sa.Text, sa.ForeignKey("study.study_uid"), nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("job_id", _id, sa.ForeignKey("job.id"), nullable=False),  # what it tells or takes back
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("content_digest", sa.Text, nullable=False),  # of model and findings: equal content is no new version
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=True),  # given when it is written, so that versions count what left
+    sa.Column("replaces", sa.Text, nullable=True),
+    sa.Column("path", sa.Text, nullable=True),  # what is sent, fixed before the first attempt
+    sa.Column("sha256", sa.Text, nullable=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=True),
+    sa.Column("preparations", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # counted before anything leaves
+    sa.Column("confirmations_asked", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempt_started_at", UtcTime, nullable=True),
+    sa.Column("next_attempt_at", UtcTime, nullable=True),
+    sa.Column("park_reason", sa.Text, nullable=True),
+    sa.Column("reason", Words, nullable=True),
+    sa.Column("receiver_ids", sa.JSON, nullable=True),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("handed_over_at", UtcTime, nullable=True),
+    sa.Column("finished_at", UtcTime, nullable=True),  # nothing more is asked or sent
+    sa.Column("returned_at", UtcTime, nullable=True),  # when signer or register spoke, by their own word
+    sa.Column("register_number", Words, nullable=True),
+    sa.Column("register_code", Words, nullable=True),
+)
+sa.Index("document_due", document.c.destination, document.c.state, document.c.next_attempt_at)
+sa.Index("document_by_study", document.c.study_uid)
+sa.Index("document_by_set", document.c.set_id, document.c.id)
+
+destination_hold = sa.Table(
+    "destination_hold",
+    metadata,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("since", UtcTime, nullable=False),
+    sa.Column("operator", Words, nullable=False),
+    sa.Column("why", Words, nullable=False),
+)
