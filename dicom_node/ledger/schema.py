@@ -355,6 +355,7 @@ document = sa.Table(
     sa.Column("returned_at", UtcTime, nullable=True),  # when signer or register spoke, by their own word
     sa.Column("register_number", Words, nullable=True),
     sa.Column("register_code", Words, nullable=True),
+    sa.UniqueConstraint("document_id", name="document_once"),
 )
 sa.Index("document_due", document.c.destination, document.c.state, document.c.next_attempt_at)
 sa.Index("document_by_study", document.c.study_uid)

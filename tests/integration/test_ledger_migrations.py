@@ -21,7 +21,7 @@ from tests.service import findings
 _NEXT = '''"""A migration of a later version."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 def upgrade():
     op.add_column("study", sa.Column("later", sa.Text()))
     {more}
@@ -30,7 +30,7 @@ def upgrade():
 
 def with_next_migration(monkeypatch: pytest.MonkeyPatch, folder: Path, more: str = "pass") -> None:
     """Let the ledger find, besides its own, a migration that a later version might bring."""
-    (folder / "0003_later.py").write_text(_NEXT.format(more=more))
+    (folder / "0004_later.py").write_text(_NEXT.format(more=more))
     own = Path(database.__file__).parent / "migrations" / "versions"
     configuration = database._alembic_configuration
 
@@ -47,7 +47,7 @@ def test_an_empty_database_is_brought_to_exactly_the_schema_of_the_code(ledger_u
     fresh = Ledger(ledger_url, clock=clock)
     assert fresh.schema_version() is None
     fresh.migrate()
-    assert fresh.schema_version() == "0002"
+    assert fresh.schema_version() == "0003"
     with fresh.read() as tx:
         differences = compare_metadata(MigrationContext.configure(tx), metadata)
     fresh.close()
@@ -90,7 +90,7 @@ def test_an_older_ledger_is_upgraded_with_its_rows(
         record(ledger, instance())
         with_next_migration(monkeypatch, tmp_path)
         ledger.migrate()
-        assert ledger.schema_version() == "0003"
+        assert ledger.schema_version() == "0004"
         assert record(ledger, instance()).kind == "duplicate"
         assert "later" in {column["name"] for column in sa.inspect(ledger.engine).get_columns("study")}
 
@@ -102,7 +102,7 @@ def test_a_migration_that_fails_changes_nothing(
         with_next_migration(monkeypatch, tmp_path, more='op.execute("SELECT nothing FROM nowhere")')
         with pytest.raises(LedgerError, match="nothing was changed"):
             ledger.migrate()
-        assert ledger.schema_version() == "0002"
+        assert ledger.schema_version() == "0003"
         assert "later" not in {column["name"] for column in sa.inspect(ledger.engine).get_columns("study")}
 
 
@@ -115,10 +115,10 @@ def test_an_sqlite_ledger_is_copied_before_its_upgrade_with_what_was_committed_l
         record(ledger, instance())  # in the WAL only: the connection stays open
         with_next_migration(monkeypatch, versions)
         ledger.migrate()
-    copy = tmp_path / "ledger.sqlite3.before-upgrade-from-0002"
+    copy = tmp_path / "ledger.sqlite3.before-upgrade-from-0003"
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT count(*) FROM instance").fetchone() == (1,)
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0003",)
 
 
 def test_an_unreachable_ledger_says_where_it_was_looked_for_and_no_password(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def upgrade() -> None:
     op.create_table(
         "document",
         sa.Column("id", _ID, primary_key=True),
-        sa.Column("document_id", sa.Text(), nullable=False, unique=True),
+        sa.Column("document_id", sa.Text(), nullable=False),
         sa.Column("set_id", sa.Text(), nullable=False),
         sa.Column("study_uid", sa.Text(), sa.ForeignKey("study.study_uid"), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("returned_at", _TIME),
         sa.Column("register_number", sa.Text()),
         sa.Column("register_code", sa.Text()),
+        sa.UniqueConstraint("document_id", name="document_once"),
     )
     op.create_index("document_due", "document", ["destination", "state", "next_attempt_at"])
     op.create_index("document_by_study", "document", ["study_uid"])
