@@ -326,9 +326,7 @@ document = sa.Table(
     "document",
     metadata,
     sa.Column("id", _id, primary_key=True),
-    sa.Column(
-        "document_id", sa.Text, nullable=False, unique=True
-    ),  # equal for every attempt; derived, no patient in it
+    sa.Column("document_id", sa.Text, nullable=False),  # equal for every attempt; derived, no patient in it
     sa.Column("set_id", sa.Text, nullable=False),  # equal for all versions: study, model and destination
     sa.Column("study_uid", sa.Text, sa.ForeignKey("study.study_uid"), nullable=False),
     sa.Column("destination", sa.Text, nullable=False),
