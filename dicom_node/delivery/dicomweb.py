@@ -8,7 +8,6 @@ credentials go to the address that a person has written down, or nowhere.
 from __future__ import annotations
 
 import base64
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydicom.uid import generate_uid
 
+from dicom_node import stored_secret
 from dicom_node.delivery import stow
 from dicom_node.delivery.archive import (
     ArchiveError,
@@ -77,29 +77,21 @@ class _Answer:
         return stow.read_json(self.body)
 
 
-def _secret(variable: str | None, file: Path | None) -> str:
-    """Read a secret where the settings say; its value never appears in an error."""
-    if variable is not None:
-        value = os.environ.get(variable, "")
-        where = f"environment variable {variable}"
-    else:
-        where = f"file {file}"
-        try:
-            value = Path(file or "").read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            value = ""
-    if not value:
-        raise ArchiveMisconfigured(f"the {where} named in the destination holds no secret")
-    return value
+def _secret(variable: str | None, file: Path | None, *, as_header: bool) -> str:
+    try:
+        return stored_secret.read_secret(variable, file, as_header=as_header)
+    except stored_secret.SecretUnusable as error:
+        raise ArchiveMisconfigured(str(error)) from None
 
 
 def _authorization(destination: DicomwebDestination) -> dict[str, str]:
     if destination.username is not None:
-        password = _secret(destination.password_env, destination.password_file)
+        password = _secret(destination.password_env, destination.password_file, as_header=False)
         pair = base64.b64encode(f"{destination.username}:{password}".encode()).decode("ascii")
         return {"Authorization": f"Basic {pair}"}
     if destination.sends_credentials:
-        return {"Authorization": f"Bearer {_secret(destination.token_env, destination.token_file)}"}
+        token = _secret(destination.token_env, destination.token_file, as_header=True)
+        return {"Authorization": f"Bearer {token}"}
     return {}
 
 

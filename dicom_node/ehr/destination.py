@@ -1,17 +1,18 @@
 """What destinations of the regional record have in common, and how a secret is read when it is needed.
 
-Read by `ehr.fhir.destination` and `ehr.hl7v2.destination`. Archives of images are `delivery.archive`.
+Read by the destinations of each kind; `ehr.destinations` lists them. Archives of images are `delivery.archive`.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dicom_node.delivery.archive import Seconds, TlsClient
+from dicom_node import stored_secret
+from dicom_node.delivery.archive import LOOPBACK_HOSTS, Seconds, TlsClient
 
 
 class DestinationMisconfigured(Exception):
@@ -40,6 +41,24 @@ class RecordDestination(BaseModel):
     tls: TlsClient | None = None
 
 
+def checked_service(url: str, *, clear_text: bool) -> str:
+    """Give back the base of an HTTP service to which patient data may go.
+
+    Raises
+    ------
+    ValueError
+        When it is no base, or plain HTTP to another machine without `clear_text`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("url needs http:// or https:// and a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("url is the base of the service: no credentials, no ? and no #")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not clear_text:
+        raise ValueError("patient data over plain http: use https, or set clear_text_credentials = true")
+    return url
+
+
 def read_secret(variable: str | None, file: Path | None) -> str:
     """Read a secret where the settings say; its value never appears in an error.
 
@@ -48,16 +67,7 @@ def read_secret(variable: str | None, file: Path | None) -> str:
     DestinationMisconfigured
         When there is none, or one that cannot be a header.
     """
-    if variable is not None:
-        value, where = os.environ.get(variable, ""), f"environment variable {variable}"
-    else:
-        where = f"file {file}"
-        try:
-            value = Path(file or "").read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            value = ""
-    if not value:
-        raise DestinationMisconfigured(f"the {where} named in the destination holds no secret")
-    if not (value.isascii() and value.isprintable()):
-        raise DestinationMisconfigured(f"the {where} holds characters that no header may carry")
-    return value
+    try:
+        return stored_secret.read_secret(variable, file, as_header=True)
+    except stored_secret.SecretUnusable as error:
+        raise DestinationMisconfigured(str(error)) from None

@@ -21,11 +21,13 @@ from dicom_node.ehr.fhir.elements import (
     Resource,
     clean,
     coded,
+    document_identifier,
     identifier,
     instant,
     own_identifier,
     own_tag,
     reference,
+    report_urn,
     search_tag,
     search_token,
     serialised,
@@ -103,8 +105,7 @@ def _names(request: DocumentRequest) -> _Names:
         device=urn_of(request.findings.model.device_uid, "device"),
         patient=urn_of(f"{who.system}|{who.value}", "patient"),
         study=urn_of(request.source.study_uid, "imaging-study"),
-        # One report through all revisions: corrections change it, the receiver keeps its history.
-        report=urn_of(request.revision.set_id, "report"),
+        report=report_urn(request.revision.set_id),
         provenance=urn_of(request.document_id, "provenance"),
     )
 
@@ -175,7 +176,7 @@ def _report(
         "resourceType": "DiagnosticReport",
         "language": request.text.language,
         "text": _narrative(request),
-        "identifier": [own_identifier(names.report), own_identifier(urn_of(request.document_id, "document"))],
+        "identifier": [own_identifier(names.report), document_identifier(request.document_id)],
         "basedOn": [_order(request)],
         "status": _report_status(request),
         "category": [coded(f"{TERMINOLOGY}/v2-0074", "RAD", "Radiology")],
@@ -243,9 +244,7 @@ def _provenance(request: DocumentRequest, names: _Names, results: Sequence[Named
     """Who made it from what: the Device assembled it, nobody has signed it."""
     activity = "NULLIFY" if request.revision.withdrawn else "CREATE" if request.revision.version == 1 else "UPDATE"
     earlier = request.revision.replaces_id
-    revised: Json = (
-        {"role": "revision", "what": {"identifier": own_identifier(urn_of(earlier, "document"))}} if earlier else None
-    )
+    revised: Json = {"role": "revision", "what": {"identifier": document_identifier(earlier)}} if earlier else None
     return {
         "resourceType": "Provenance",
         # Provenance has no identifier in R4; a tag is what a conditional create can ask for.

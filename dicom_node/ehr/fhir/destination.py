@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from dicom_node.delivery.archive import LOOPBACK_HOSTS
-from dicom_node.ehr.destination import RecordDestination
+from dicom_node.ehr.destination import RecordDestination, checked_service
 
 
 class FhirDestination(RecordDestination):
@@ -20,6 +18,8 @@ class FhirDestination(RecordDestination):
     """Base address of the service."""
     document: str = "plain"
     """How documents are written: `plain`, `odii`, or a profile file."""
+    attach_semd: bool = False
+    """Put the SEMD draft into the report's `presentedForm`; it needs the context file."""
     token_env: str | None = None
     """Environment variable that holds the token: secrets are never written into settings."""
     token_file: Path | None = None
@@ -31,15 +31,11 @@ class FhirDestination(RecordDestination):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("url needs http:// or https:// and a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("url is the base of the service: no credentials, no ? and no #")
+        checked_service(self.url, clear_text=self.clear_text_credentials)
         if self.token_env is not None and self.token_file is not None:
             raise ValueError("give one of token_env and token_file")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not self.clear_text_credentials:
-            raise ValueError("patient data over plain http: use https, or set clear_text_credentials = true")
+        if self.attach_semd and self.language != "ru":
+            raise ValueError('attach_semd needs language = "ru": the SEMD is Russian by its rules')
         return self
 
     @property

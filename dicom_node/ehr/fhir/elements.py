@@ -56,6 +56,16 @@ def own_identifier(urn: str) -> Resource:
     return {"system": URI_SYSTEM, "value": _lasting(urn)}
 
 
+def report_urn(set_id: str) -> str:
+    """Name the one report of all revisions of a document: corrections change it, the receiver keeps its history."""
+    return urn_of(set_id, "report")
+
+
+def document_identifier(document_id: str) -> Resource:
+    """Give the identifier of one version of a document; the report has that of the version it stands at."""
+    return own_identifier(urn_of(document_id, "document"))
+
+
 def own_tag(urn: str) -> Resource:
     """Give the same as a tag, for what has no identifier in R4 (Provenance)."""
     return {"system": URI_SYSTEM, "code": _lasting(urn)}

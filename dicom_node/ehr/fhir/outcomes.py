@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from dicom_node.ehr.answer import Accepted, Answer, Discretion, Refused, Retry
+from dicom_node.ehr.exchange import HttpAnswer
 
 SUCCESS: Final = range(200, 300)
 CLIENT_ERROR: Final = range(400, 500)
@@ -59,28 +60,6 @@ _MAX_IDS: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HttpAnswer:
-    """A whole response, of bounded size.
-
-    Attributes
-    ----------
-    status : int
-    body : bytes
-    location : str
-        Content of the header of that name.
-    redirect : str
-        Host to which a redirect leads; empty when it is none.
-    retry_after_s : float or None
-    """
-
-    status: int
-    body: bytes
-    location: str = ""
-    redirect: str = ""
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Issues:
     """What an OperationOutcome complains of: codes of errors, and words for a person."""
 
@@ -94,7 +73,7 @@ def judge(answer: HttpAnswer, discretion: Discretion) -> Answer:
     if answer.redirect:
         told = f"the server redirects to {answer.redirect} (HTTP {answer.status}): set url to the final address"
         return Retry(reason=told)
-    content = _content(answer.body)
+    content = read_resource(answer.body)
     if answer.status in SUCCESS:
         return _judge_success(answer, content, discretion)
     issues = _issues(content, discretion)
@@ -105,8 +84,8 @@ def judge(answer: HttpAnswer, discretion: Discretion) -> Answer:
     return _judge_failure(answer.status, issues, answer.retry_after_s)
 
 
-def _content(body: bytes) -> dict[str, Any] | None:
-    """The resource of an answer; None when it is none."""
+def read_resource(body: bytes) -> dict[str, Any] | None:
+    """Read the resource of an answer; None when it is none."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """`MllpClient`: brings messages to a receiver over one lasting MLLP connection and waits for each acknowledgement.
 
-Made by the outbox, one for each destination. Messages are `oru`'s, the meaning of answers is `acknowledgement`'s; here
-are the connection, frames (HL7 Implementation Guide, transport specification MLLP, release 1) and limits of size and
-time. A receiver may see a message twice, always under the same control id.
+Made by `ehr.receivers.mllp`, one for each destination. Messages are `oru`'s, the meaning of answers is
+`acknowledgement`'s; here are the connection, frames (HL7 Implementation Guide, transport specification MLLP, release 1)
+and limits of size and time. A receiver may see a message twice, always under the same control id.
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ class MllpClient:
         except _NoAnswer as error:
             self.close()
             return Retry(reason=str(error))
+
+    def probe(self) -> str:
+        """Connect without sending anything; what is wrong, or nothing."""
+        try:
+            if self._usable() is None:
+                self._connect()
+        except _NoAnswer as error:
+            self.close()
+            return str(error)
+        return ""
 
     def close(self) -> None:
         """Close the connection; the next message opens another."""
