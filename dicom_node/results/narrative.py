@@ -34,20 +34,23 @@ def narrative_items(request: EncodeRequest, header: SourceHeader) -> list[sr.Tex
     return [
         sr.TextContentItem(
             name=CodedConcept(value=name.value, scheme_designator=name.scheme, meaning=name.meaning),
-            value=_encodable(words, header),
+            value=encodable(words, header),
             relationship_type=sr.RelationshipTypeValues.CONTAINS,
         )
         for name, words in _parts(text)
     ]
 
 
-def narrative(request: EncodeRequest, header: SourceHeader) -> ReportText:
-    """The report in words for this request; `header` is that of one of its images."""
+def narrative(request: EncodeRequest, header: SourceHeader, language: str | None = None) -> ReportText:
+    """The report in words for this request; `header` is that of one of its images.
+
+    The language is that of the data set unless `language` says otherwise: letters in a picture need no character set.
+    """
     findings = request.findings
     return report_text(
         findings,
         request.card,
-        language=language_of(request, header),
+        language=language or language_of(request, header),
         refusal=request.refusal,
         shown={} if findings is None else _shown(request, findings, header),
         images_given=None if findings is None else len(request.sources),
@@ -72,8 +75,8 @@ def _parts(text: ReportText) -> Iterator[tuple[Code, str]]:
         yield COMMENT, warning
 
 
-def _encodable(words: str, header: SourceHeader) -> str:
-    """The words with line ends as DICOM writes them (PS3.5 6.1.3)."""
+def encodable(words: str, header: SourceHeader) -> str:
+    """The words as the object's character set can hold them, with line ends as DICOM writes them (PS3.5 6.1.3)."""
     if header.ascii_only:
         words = words.translate(_ASCII).encode("ascii", "replace").decode("ascii")
     return words.replace("\n", "\r\n")

@@ -64,7 +64,7 @@ def marked_picture(
     """
     picture, scale = _scaled(grey, request.profile.overlay_max_side_px)
     letter = letter_size(picture.width, picture.height)
-    _draw_marks(picture, marks, request, scale=scale, letter=letter)
+    draw_marks(picture, marks, request, scale=scale, letter=letter)
     header = _header(picture.width, letter, marks, request, statements)
     footer = _footer(picture.width, letter, request, findings, scale)
     return np.asarray(drawing.stack([header.render(), picture, footer.render()]))
@@ -86,9 +86,10 @@ def _scaled(grey: NDArray[np.float32], longest_px: int) -> tuple[Image.Image, fl
     return picture.convert("RGB"), scale
 
 
-def _draw_marks(
+def draw_marks(
     picture: Image.Image, marks: tuple[Mark, ...], request: EncodeRequest, *, scale: float, letter: int
 ) -> None:
+    """Draw outlines and tags of `marks` (in source pixels) on a picture of `scale` times the source's size."""
     draw = ImageDraw.Draw(picture)
     line = max(2, round(letter / 7))
     for mark in marks:
@@ -176,12 +177,13 @@ def _header(
     heading = f"{texts.ANALYSIS.in_language(language)}: {title}"
     band.lines.append(Line(text=heading, size_px=round(letter * 1.15), bold=True, colour=TEXT))
     for mark in marks:
-        band.lines.append(Line(text=_lesion_line(mark, request), size_px=letter, number=mark.number))
-    band.lines += [Line(text=_statement_line(finding, request), size_px=letter) for finding in statements]
+        band.lines.append(Line(text=lesion_line(mark, request), size_px=letter, number=mark.number))
+    band.lines += [Line(text=statement_line(finding, request), size_px=letter) for finding in statements]
     return band
 
 
-def _lesion_line(mark: Mark, request: EncodeRequest) -> str:
+def lesion_line(mark: Mark, request: EncodeRequest) -> str:
+    """What is known of a marked lesion, on one line."""
     language = request.profile.language
     lesion = mark.lesion
     parts = [finding_name(lesion, request), texts.percent(lesion.score), _site_name(lesion, language)]
@@ -225,7 +227,8 @@ def _unit(measurement: Measurement, language: str) -> str:
     return text.in_language(language) if text else measurement.unit.value
 
 
-def _statement_line(finding: Finding, request: EncodeRequest) -> str:
+def statement_line(finding: Finding, request: EncodeRequest) -> str:
+    """What is present without a place, on one line."""
     words = texts.PRESENT_IN_STUDY if finding.sop_instance_uid is None else texts.PRESENT_WITHOUT_PLACE
     return words.in_language(request.profile.language).format(
         finding=finding_name(finding, request), percent=texts.percent(finding.score)

@@ -44,7 +44,7 @@ def negative_page(request: EncodeRequest, findings: Findings) -> NDArray[np.uint
     """
     language = request.profile.language
     assert request.card is not None
-    facts = [(texts.SOUGHT.in_language(language), line) for line in _sought(request, findings)]
+    facts = [(texts.SOUGHT.in_language(language), line) for line in sought_lines(request, findings)]
     facts.append(_model_fact(request))
     facts.append((texts.IMAGES.in_language(language), str(len(findings.images))))
     cautions = caution_text(findings, language)
@@ -94,7 +94,7 @@ def _model_fact(request: EncodeRequest) -> Fact:
     return word, f"{identity.title.in_language(language)} ({identity.name} {identity.version})"
 
 
-def _sought(request: EncodeRequest, findings: Findings) -> list[str]:
+def sought_lines(request: EncodeRequest, findings: Findings) -> list[str]:
     """One line per label: what was looked for, the threshold, and how near the study came to it."""
     language = request.profile.language
     assert request.card is not None

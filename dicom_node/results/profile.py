@@ -34,6 +34,17 @@ class Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    form: Literal["standard", "moscow"] = Field(
+        default="standard",
+        description="moscow: one report of fourteen TEXT items and one series of pictures in original resolution, "
+        "nothing for a study that was not analysed; of the keys below only language, reject_superseded and "
+        "first_series_number count then",
+    )
+    moscow_file: str = Field(
+        default="moscow",
+        description="names and words of that form: moscow for those that come with the product, or the path of a TOML "
+        "file, relative to the settings file",
+    )
     language: Literal["ru", "en"] = Field(
         default="ru",
         description="language of words on pictures and in reports; reports and series descriptions are English where "
@@ -64,7 +75,33 @@ class Profile(BaseModel):
         return self
 
     @property
+    def writes_pictures(self) -> bool:
+        """Whether every analysed study gets a series of pictures."""
+        return self.overlay or self.form == "moscow"
+
+    @property
+    def writes_positive_report(self) -> bool:
+        """Whether a study with findings gets a report."""
+        return self.sr or self.form == "moscow"
+
+    @property
+    def writes_negative_report(self) -> bool:
+        """Whether a study without findings gets a report."""
+        return self.negative_sr or self.form == "moscow"
+
+    @property
     def digest(self) -> str:
-        """sha256 over everything the profile says; part of every derived UID."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256 over everything the profile says, the Moscow form's file included; part of every derived UID.
+
+        Raises
+        ------
+        dicom_node.ehr.profile_file.ProfileError
+            When that file cannot be read or breaks a rule.
+        """
+        said = self.model_dump(mode="json", exclude={"form", "moscow_file"})
+        if self.form == "moscow":
+            from dicom_node.results.moscow.form import read_form  # the standard form needs none of it
+
+            said["moscow"] = read_form(self.moscow_file).digest
+        canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -6,11 +6,15 @@ and at every attempt. Sending and confirming is `dicom_node.delivery`; which pro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydicom import Dataset
 
 from dicom_node.results import gsps, mammo_cad, sc, seg, sr, texts
 from dicom_node.results.header import SourceHeader, part_10, read_source_header
-from dicom_node.results.provenance import stamp
+from dicom_node.results.moscow import pictures, report
+from dicom_node.results.moscow.words import words_of
+from dicom_node.results.provenance import language_of, stamp
 from dicom_node.results.request import EncodeRequest, ObjectRef, ResultObject, Role
 from dicom_node.results.retraction import RetractRequest, Withdrawal, encode_retraction
 from dicom_node.results.uids import ResultKey, result_key
@@ -48,7 +52,8 @@ def encode(request: EncodeRequest) -> tuple[ResultObject, ...]:
     Returns
     -------
     tuple of ResultObject
-        Never empty when the profile writes overlays. Reports first.
+        Reports first. Never empty when the profile writes overlays, except in the Moscow form for a study that was not
+        analysed: there the exchange is told by message.
 
     Raises
     ------
@@ -57,6 +62,8 @@ def encode(request: EncodeRequest) -> tuple[ResultObject, ...]:
         shown cannot be decoded.
     """
     key = result_key(request)
+    if request.profile.form == "moscow":
+        return () if request.findings is None else tuple(_in_moscow_form(request, request.findings, key))
     if request.findings is None:
         return tuple(_without_lesions(request, _any_header(request), key))
     headers = _headers_of(request, request.findings)
@@ -75,8 +82,8 @@ def _with_lesions(
 ) -> list[ResultObject]:
     objects = []
     if request.profile.sr and findings.lesions:
-        report = sr.lesion_report(request, findings, header, key)
-        objects.append(_written(request, report, header, Role.SR, texts.SERIES_REPORT))
+        lesions = sr.lesion_report(request, findings, header, key)
+        objects.append(_written(request, lesions, header, Role.SR, texts.SERIES_REPORT))
     if request.profile.overlay:
         for number, (capture, shown) in enumerate(sc.overlays(request, findings, headers, key), start=1):
             objects.append(_written(request, capture, shown, Role.OVERLAY, texts.SERIES_OVERLAY, number))
@@ -98,13 +105,25 @@ def _with_lesions(
 def _without_lesions(request: EncodeRequest, header: SourceHeader, key: ResultKey) -> list[ResultObject]:
     objects = []
     if request.profile.negative_sr:
-        report = sr.negative_report(request, header, key)
-        objects.append(_written(request, report, header, Role.NEGATIVE_SR, texts.SERIES_NEGATIVE))
+        negative = sr.negative_report(request, header, key)
+        objects.append(_written(request, negative, header, Role.NEGATIVE_SR, texts.SERIES_NEGATIVE))
     if request.profile.overlay:
         title = texts.SERIES_REFUSED if request.findings is None else texts.SERIES_NOTHING
         page = sc.status_page(request, header, key)
         objects.append(_written(request, page, header, Role.STATUS_PAGE, title))
     return objects
+
+
+def _in_moscow_form(request: EncodeRequest, findings: Findings, key: ResultKey) -> Iterator[ResultObject]:
+    """One report and one series, whatever was found; the first analysed image stands for patient and study."""
+    header = read_source_header(request.sources[findings.images[0].sop_instance_uid])
+    seen = words_of(request, findings, header, request.profile.language)
+    chosen = pictures.shown_images(seen)
+    told = words_of(request, findings, header, language_of(request, header))
+    text_report = report.text_report(told, pictures.headers_of(chosen), key)
+    yield _written(request, text_report, header, Role.SR, seen.form.report.series)
+    for number, capture in enumerate(pictures.pictures(seen, chosen, key), start=1):
+        yield _written(request, capture, header, Role.OVERLAY, seen.form.picture.series, number)
 
 
 def _written(

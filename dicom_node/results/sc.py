@@ -26,7 +26,7 @@ from dicom_node.results.uids import ResultKey
 from inference.findings import Findings, PlanarRegion, SopUid
 from models.codes import Code
 
-_SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -57,11 +57,11 @@ def overlays(
         grey = displayed_picture(request.sources[shown.sop_instance_uid], frame)
         statements = present_statements(findings, shown.sop_instance_uid)
         pixels = marked_picture(grey, shown.marks, request, findings, statements)
-        capture = _secondary_capture(pixels, key, Role.OVERLAY, ordinal)
+        capture = secondary_capture(pixels, key, Role.OVERLAY, ordinal)
         source = sop_item(sop_classes[shown.sop_instance_uid], shown.sop_instance_uid, frame)
-        source.PurposeOfReferenceCodeSequence = [code_item(_SOURCE_IMAGE)]
+        source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
         capture.SourceImageSequence = [source]
-        _inherit(capture, header)
+        inherit_image(capture, header)
         capture.DerivationDescription = texts.SERIES_OVERLAY.in_language(language_of(request, header))
         results.append((capture, header))
     return results
@@ -74,7 +74,7 @@ def status_page(request: EncodeRequest, header: SourceHeader, key: ResultKey) ->
     else:
         assert request.refusal is not None
         pixels = refusal_page(request, request.refusal)
-    capture = _secondary_capture(pixels, key, Role.STATUS_PAGE, 0)
+    capture = secondary_capture(pixels, key, Role.STATUS_PAGE, 0)
     capture.BurnedInAnnotation = "NO"
     copy_body_part(capture, header)
     return capture
@@ -88,22 +88,23 @@ def _pictures_to_show(findings: Findings) -> list[_Shown]:
     }
     seen = {uid for uid, _ in places}
     for image in findings.images:
-        if image.sop_instance_uid not in seen and _is_named(findings, image.sop_instance_uid):
+        if image.sop_instance_uid not in seen and is_named(findings, image.sop_instance_uid):
             places.add((image.sop_instance_uid, None))
     if not places:  # something is present in the study as a whole: say so on its first image
         places.add((findings.images[0].sop_instance_uid, None))
     ordered = sorted(places, key=lambda place: (order[place[0]], place[1] or 0))
     return [
-        _Shown(sop_instance_uid=uid, frame_number=frame, marks=_marks_on(findings, uid, frame))
-        for uid, frame in ordered
+        _Shown(sop_instance_uid=uid, frame_number=frame, marks=marks_on(findings, uid, frame)) for uid, frame in ordered
     ]
 
 
-def _is_named(findings: Findings, uid: SopUid) -> bool:
+def is_named(findings: Findings, uid: SopUid) -> bool:
+    """Whether something is present on this very image without a place."""
     return any(finding.sop_instance_uid == uid for finding in present_statements(findings, uid))
 
 
-def _marks_on(findings: Findings, uid: SopUid, frame: int | None) -> tuple[Mark, ...]:
+def marks_on(findings: Findings, uid: SopUid, frame: int | None) -> tuple[Mark, ...]:
+    """The parts of lesions that lie on one image or frame, with the lesions' numbers in the study."""
     return tuple(
         Mark(number=number, lesion=lesion, plane=plane)
         for number, lesion in enumerate(findings.lesions, start=1)
@@ -115,7 +116,8 @@ def _planes_on(planes: tuple[PlanarRegion, ...], uid: SopUid, frame: int | None)
     return [plane for plane in planes if (plane.sop_instance_uid, plane.frame_number) == (uid, frame)]
 
 
-def _secondary_capture(pixels: NDArray[np.uint8], key: ResultKey, role: Role, ordinal: int) -> Dataset:
+def secondary_capture(pixels: NDArray[np.uint8], key: ResultKey, role: Role, ordinal: int) -> Dataset:
+    """A picture (uint8, rows × columns × 3) as an object without patient, study and equipment, which `stamp` adds."""
     capture = Dataset()
     capture.SOPClassUID = SecondaryCaptureImageStorage
     capture.SOPInstanceUID = key.instance_uid(role, ordinal)
@@ -136,7 +138,7 @@ def _secondary_capture(pixels: NDArray[np.uint8], key: ResultKey, role: Role, or
     return capture
 
 
-def _inherit(capture: Dataset, header: SourceHeader) -> None:
+def inherit_image(capture: Dataset, header: SourceHeader) -> None:
     """What a picture made of another one must repeat: body part, burned-in identity, loss by compression."""
     copy_body_part(capture, header)
     # nothing that identifies the patient is drawn, so only the source decides; unknown stays unknown

@@ -18,7 +18,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from dicom_node.results import texts
-from dicom_node.results.evidence import hierarchy
+from dicom_node.results.document import document, references
 from dicom_node.results.header import SourceHeader
 from dicom_node.results.narrative import narrative_items
 from dicom_node.results.profile import SrClass
@@ -55,7 +55,6 @@ _SR_CLASSES: Final = {
     SrClass.COMPREHENSIVE_3D: str(Comprehensive3DSRStorage),
     SrClass.COMPREHENSIVE: str(ComprehensiveSRStorage),
 }
-_PREDECESSOR_CLASSES: Final = frozenset(_SR_CLASSES.values())
 _SIZE_DECIMALS: Final = 2
 _Group: TypeAlias = (
     sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -87,7 +86,7 @@ def lesion_report(request: EncodeRequest, findings: Findings, header: SourceHead
     groups = [_lesion_group(lesion, request, images, language) for lesion in findings.lesions]
     report = _measurement_report(request, header, language, groups)
     report[0].ContentSequence.append(_evaluations([], request, header))
-    return _document(request, header, key, Role.SR, report, _references(findings, request))
+    return _document(request, key, Role.SR, report, references(findings, request))
 
 
 def negative_report(request: EncodeRequest, header: SourceHeader, key: ResultKey) -> Dataset:
@@ -103,8 +102,8 @@ def negative_report(request: EncodeRequest, header: SourceHeader, key: ResultKey
     # highdicom cannot write a report without measurement groups: the last item is its container of groups
     content.pop()
     content.append(_evaluations(_presences(request, language), request, header))
-    references = _references(request.findings, request) if request.findings else _source_references(request, header)
-    return _document(request, header, key, Role.NEGATIVE_SR, report, references)
+    known = references(request.findings, request) if request.findings else _source_references(request, header)
+    return _document(request, key, Role.NEGATIVE_SR, report, known)
 
 
 def _concept(code: Code, language: str, name: str | None = None) -> CodedConcept:
@@ -292,18 +291,6 @@ def _stronger(before: Presence | None, finding: Finding) -> Presence:
     return finding.presence if before is None else max(before, finding.presence, key=order.index)
 
 
-def _references(findings: Findings, request: EncodeRequest) -> list[ObjectRef]:
-    return [
-        ObjectRef(
-            study_uid=request.study_uid,
-            series_uid=image.series_uid,
-            sop_class_uid=image.sop_class_uid,
-            sop_instance_uid=image.sop_instance_uid,
-        )
-        for image in findings.images
-    ]
-
-
 def _source_references(request: EncodeRequest, header: SourceHeader) -> list[ObjectRef]:
     return [
         ObjectRef(
@@ -316,28 +303,8 @@ def _source_references(request: EncodeRequest, header: SourceHeader) -> list[Obj
 
 
 def _document(
-    request: EncodeRequest,
-    header: SourceHeader,
-    key: ResultKey,
-    role: Role,
-    report: sr.MeasurementReport,
-    references: list[ObjectRef],
+    request: EncodeRequest, key: ResultKey, role: Role, report: sr.MeasurementReport, known: list[ObjectRef]
 ) -> Dataset:
-    """The report as a document (PS3.3 A.35.13): SR Document Series and General modules around the content tree."""
-    document = Dataset()
-    document.SOPClassUID = _SR_CLASSES[request.profile.sr_class]
-    document.SOPInstanceUID = key.instance_uid(role)
-    document.SeriesInstanceUID = key.series_uid(role)
-    document.Modality = "SR"
-    document.ReferencedPerformedProcedureStepSequence = []
-    document.PerformedProcedureCodeSequence = []
-    document.CompletionFlag = "COMPLETE"
-    document.VerificationFlag = "UNVERIFIED"
-    document.PreliminaryFlag = "PRELIMINARY"
-    document.CurrentRequestedProcedureEvidenceSequence = hierarchy(references)
-    predecessors = [known for known in request.predecessors if known.sop_class_uid in _PREDECESSOR_CLASSES]
-    if predecessors:
-        document.PredecessorDocumentsSequence = hierarchy(predecessors)
-    for element in report[0]:
-        document[element.tag] = element
-    return document
+    return document(
+        request, key, role, sop_class_uid=_SR_CLASSES[request.profile.sr_class], content=report[0], evidence=known
+    )
