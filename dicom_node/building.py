@@ -104,7 +104,7 @@ def usable_routes(settings: Settings) -> Routes:
         If the file is faulty or a route names a destination that is not set.
     """
     routes = read_routes(settings.routes_file) if settings.routes_file else Routes()
-    known = settings.destinations_list()
+    known = settings.all_destinations_list()
     faults = [
         f"  route {route.name} names destination {name!r}, which the settings do not have"
         for route in routes.route

@@ -17,7 +17,7 @@ import structlog
 from dicom_node.building import ModelFolders
 from dicom_node.delivery import open_archive
 from dicom_node.delivery.archive import ArchiveError
-from dicom_node.ledger import instances, jobs, studies
+from dicom_node.ledger import instances, jobs, outbox, studies
 from dicom_node.ledger.studies import StudyRow
 from dicom_node.pipeline import Pipeline
 from dicom_node.reception import ReceptionBoard
@@ -96,8 +96,20 @@ class Coordinator:
             log.warning("shadows dropped, no worker had time for them", jobs=dropped)
         self.pipeline.look_for_models()
         self._forget_settled()
+        self._give_up_parked()
         self._retention.evict_due()
         self.pipeline.store.restore_reserve()
+
+    def _give_up_parked(self) -> None:
+        """Documents that nobody looked at for weeks keep their images no longer."""
+        now = self.pipeline.ledger.clock()
+        before = now - timedelta(days=self.pipeline.settings.outbox.parked_days)
+        with self.pipeline.ledger.read() as tx:
+            if not outbox.any_parked(tx, before):
+                return
+        with self.pipeline.ledger.begin() as tx:
+            given_up = outbox.give_up_parked(tx, parked_before=before, now=now)
+        log.error("documents were parked for too long and are given up", alarm=True, documents=given_up)
 
     def _sleep(self) -> None:
         ledger = self.pipeline.ledger

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicom_node.ledger import Ledger, instances, jobs, results
+from dicom_node.ledger import Ledger, deliveries, instances, jobs, results
 from dicom_node.ledger.jobs import Job
+from dicom_node.outbox.queueing import RecordRoute, queue_job
 from dicom_node.outcomes import conclude, conclude_job, is_outdated, note
 from dicom_node.results.profile import Profile
 from dicom_node.results.request import EncodeRequest, ResultObject
@@ -50,6 +51,7 @@ class Encoder:
         """
         started = self.ledger.clock()
         grouped, gone = self._by_profile(job.destinations)
+        records = self._records(job.destinations)
         written = [
             (name, destinations, self._write(job, name), self._rejection_of_current(job, name))
             for name, destinations in grouped.items()
@@ -66,6 +68,7 @@ class Encoder:
             for name, destinations, objects, rejection in written:
                 self._commit(tx, job, name, destinations, objects, rejection)
             ended = JobState.SUCCEEDED if job.findings else JobState.REJECTED
+            queue_job(tx, job, records, now)
             timings_s = {**job.timings_s, "encode": (now - started).total_seconds()}
             jobs.finish(
                 tx, job.id, owner=owner, state=ended if written else JobState.FAILED, at=now, timings_s=timings_s
@@ -102,13 +105,24 @@ class Encoder:
         )
 
     def _by_profile(self, destinations: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-        """Destinations by the profile they name, and those that the settings no longer have."""
-        known = self.settings.destinations_list()
+        """Archives by the profile they name, and destinations that the settings no longer have.
+
+        A receiver of the record has its profile written, too, for the key image of its documents, but gets no object.
+        """
+        archives, known = self.settings.destinations_list(), self.settings.all_destinations_list()
         grouped: dict[str, list[str]] = {}
         for name in destinations:
             if name in known:
-                grouped.setdefault(self.settings.profile_of(name).name, []).append(name)
+                of_profile = grouped.setdefault(self.settings.profile_of(name).name, [])
+                of_profile += [name] if name in archives else []
         return grouped, [name for name in destinations if name not in known]
+
+    def _records(self, destinations: Sequence[str]) -> tuple[RecordRoute, ...]:
+        return tuple(
+            RecordRoute(name=one.name, takes_refusals=one.takes_refusals)
+            for one in self.settings.record
+            if one.name in destinations
+        )
 
     def _write(self, job: Job, profile_name: str) -> list[results.WrittenObject]:
         from dicom_node.results.result_set import encode  # highdicom is needed by workers alone
@@ -150,6 +164,9 @@ class Encoder:
         rejection: Rejection | None,
     ) -> None:
         now = self.ledger.clock()
+        if not objects:
+            self._take_back(tx, job, profile_name, rejection)
+            return
         committed = results.commit(
             tx,
             job_id=job.id,
@@ -167,6 +184,19 @@ class Encoder:
             self._forget_files(objects)
         elif rejection:
             commit_rejection(tx, rejection, now)
+
+    def _take_back(self, tx: sa.Connection, job: Job, profile_name: str, rejection: Rejection | None) -> None:
+        """The profile writes nothing of this study: an earlier result does not stand any more, nor leave."""
+        now = self.ledger.clock()
+        current = results.current_of(tx, job.study_uid, job.model_name, profile_name)
+        if current:
+            results.withdraw_current(tx, current.id)
+        if rejection:
+            commit_rejection(tx, rejection, now)
+        elif current:
+            deliveries.cancel_unsent(tx, current.id, at=now, reason="a later revision was not analysed")
+        what = f"{job.reference}: this profile writes nothing for a study that was not analysed"
+        note(tx, job, Stage.ENCODE, what, now, f"profile {profile_name}")
 
     def _forget_files(self, objects: Sequence[results.WrittenObject]) -> None:
         for written in objects:

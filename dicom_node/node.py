@@ -1,7 +1,7 @@
 """The node: START READING HERE, then `pipeline`.
 
     startup    data folder locked, ledger brought up to date, files and rows compared, half-done work given back,
-               receiver, workers, deliverers, coordinator and web started, in this order
+               receiver, workers, deliverers, couriers, coordinator and web started, in this order
     serve      wait until told to stop
     shutdown   the same in reverse: no new association, workers finish or park what they hold
 
@@ -31,11 +31,14 @@ from dicom_node.coordinator import Coordinator
 from dicom_node.deliverer import Deliverer
 from dicom_node.dimse.recovery import reindexer
 from dicom_node.dimse.scp import PynetdicomReceiver
+from dicom_node.ehr.destinations import Record
 from dicom_node.health import Health
-from dicom_node.ledger import Ledger, deliveries, instances, jobs, results, standings, studies
+from dicom_node.ledger import Ledger, deliveries, documents, instances, jobs, outbox, results, standings, studies
 from dicom_node.log import set_up_logging
 from dicom_node.metrics import NodeMetrics
 from dicom_node.monitoring.build import Monitor
+from dicom_node.outbox.courier import Courier
+from dicom_node.outbox.opening import Opening
 from dicom_node.receiver import Receiver
 from dicom_node.reception import ReceptionBoard
 from dicom_node.settings import Settings
@@ -92,6 +95,9 @@ class Node:
             Deliverer(destination, settings.delivery, self.ledger, self.store, on_confirmed=self.metrics.on_confirmed)
             for destination in settings.destination
         ]
+        self.couriers = [
+            Courier(one, settings.outbox, self.ledger, self.store, self._opening(one)) for one in settings.record
+        ]
         monitor = Monitor(self.ledger, settings, lambda: installed_models(settings.model_folders).models.values())
         app = build_app(self.ledger, self.metrics.registry, self.health, monitor, lambda: self.pipeline.cards)
         self.web = WebServer(app, settings.web.host, settings.web.port)
@@ -109,6 +115,8 @@ class Node:
         self._run("coordinator", self.coordinator.run)
         for deliverer in self.deliverers:
             self._run(f"deliver-{deliverer.destination.name}", deliverer.run)
+        for courier in self.couriers:
+            self._run(f"record-{courier.destination.name}", courier.run)
         self.receiver.start()
         self.web.start()
         self._write_status()
@@ -155,6 +163,9 @@ class Node:
         except sa.exc.SQLAlchemyError as error:
             return f"does not answer ({type(error).__name__})", ""
 
+    def _opening(self, destination: Record) -> Opening:
+        return Opening(destination, self.settings, self.ledger, self.store, lambda: self.pipeline.cards)
+
     def _restarts(self) -> dict[str, int]:
         return {"acceptor": self.receiver.restarts, "worker": self.workers.restarts}
 
@@ -169,11 +180,12 @@ class Node:
         with self.ledger.begin() as tx:
             held = jobs.release(tx, owner_prefix=f"{self.node_id}:", interrupted=True)
             standings.forget_loaded(tx, f"{self.node_id}:")
-            attempts = deliveries.release_attempts(tx)
+            attempts = deliveries.release_attempts(tx) + outbox.release_attempts(tx)
             deliveries.forget_all_unanswered_commitments(tx, now)
             receiving = studies.wake_all_receiving(tx, now)
             orphaned = deliveries.close_unknown(tx, self.settings.destinations_list(), now)
-            known, known_results = instances.known_paths(tx), results.known_paths(tx)
+            orphaned += outbox.close_unknown(tx, self.settings.records_list(), now)
+            known, known_results = instances.known_paths(tx), results.known_paths(tx) | documents.known_paths(tx)
         report = self.store.scan(known, reindexer(self.store, self._record_recovered))
         unknown_results = self.store.remove_unknown_results(known_results)
         for relative_path in report.missing:

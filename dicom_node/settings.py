@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dicom_node.assembly import AssemblyRules
 from dicom_node.delivery.archive import Destination
+from dicom_node.ehr.destinations import Record
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.profile import Profile
 from dicom_node.store import StoreLimits
@@ -139,6 +140,35 @@ class DeliverySettings(_Section):
         return self
 
 
+class OutboxSettings(_Section):
+    """How documents for the regional record leave."""
+
+    context_file: Path | None = None
+    """What documents say beside the findings, and where it is looked up. Relative to the settings file."""
+    first_retry_s: float = Field(default=10.0, gt=0)
+    """Wait after the first failure; doubles from there, with jitter."""
+    longest_retry_s: float = Field(default=900.0, gt=0)
+    """The wait never grows beyond this; there is no limit to attempts."""
+    first_confirm_s: float = Field(default=1.0, ge=0)
+    """Wait before asking again for a document that the receiver acknowledged and does not show; doubles."""
+    resend_after_confirmations: int = Field(default=5, ge=1)
+    """Asked so often in vain, the document is sent again."""
+    batch: int = Field(default=16, ge=1)
+    """Documents taken at a time per receiver."""
+    max_written: int = Field(default=2000, ge=1)
+    """So many documents are written ahead for a receiver that is behind; further ones wait as rows, without files."""
+    parked_days: float = Field(default=30.0, gt=0)
+    """A parked document that nobody looked at for so long becomes a dead letter and keeps its images no longer."""
+    poll_s: float = Field(default=0.1, gt=0)
+    """How often to ask the ledger for documents."""
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> Self:
+        if self.first_retry_s > self.longest_retry_s:
+            raise ValueError("first_retry_s must not be more than longest_retry_s")
+        return self
+
+
 class WebSettings(_Section):
     """Health and metrics over HTTP."""
 
@@ -217,6 +247,7 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     shadow: ShadowSettings = ShadowSettings()
     delivery: DeliverySettings = DeliverySettings()
+    outbox: OutboxSettings = OutboxSettings()
     web: WebSettings = WebSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     log: LogSettings = LogSettings()
@@ -224,12 +255,14 @@ class Settings(_Section):
     """Ways of writing results; destinations name one."""
     destination: tuple[Destination, ...] = ()
     """Archives that results are delivered to; routes name them."""
+    record: tuple[Record, ...] = ()
+    """Receivers of the regional record that documents are brought to; routes name them as destinations, too."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        faults = [*_twice("profile", self.profiles_list()), *_twice("destination", self.destinations_list())]
+        faults = [*_twice("profile", self.profiles_list()), *_twice("destination", self.all_destinations_list())]
         known = set(self.profiles_list())
-        for destination in self.destination:
+        for destination in (*self.destination, *self.record):
             if destination.profile not in known:
                 faults.append(f"destination {destination.name} names profile {destination.profile!r}, which is not set")
         if self.assembly.archive_count and self.assembly.archive_count not in self.destinations_list():
@@ -243,18 +276,26 @@ class Settings(_Section):
         return [profile.name for profile in self.profile]
 
     def destinations_list(self) -> list[str]:
-        """Names of the destinations, in order."""
+        """Names of the archives, in order."""
         return [destination.name for destination in self.destination]
 
+    def records_list(self) -> list[str]:
+        """Names of the receivers of the record, in order."""
+        return [destination.name for destination in self.record]
+
+    def all_destinations_list(self) -> list[str]:
+        """Names that a route may send to: archives, then receivers of the record."""
+        return [*self.destinations_list(), *self.records_list()]
+
     def profile_of(self, destination_name: str) -> Profile:
-        """The profile of a destination.
+        """The profile of a destination, be it an archive or a receiver of the record.
 
         Raises
         ------
         KeyError
             If there is no such destination.
         """
-        for destination in self.destination:
+        for destination in (*self.destination, *self.record):
             if destination.name == destination_name:
                 return next(profile for profile in self.profile if profile.name == destination.profile)
         raise KeyError(destination_name)
@@ -316,6 +357,10 @@ def _beside(settings: Settings, folder: Path) -> Settings:
             "data_dir": folder / settings.data_dir,
             "routes_file": folder / settings.routes_file if settings.routes_file else None,
             "destination": tuple(_files_beside(one, folder) for one in settings.destination),
+            "record": tuple(_files_beside(one, folder) for one in settings.record),
+            "outbox": settings.outbox.model_copy(
+                update={"context_file": folder / settings.outbox.context_file if settings.outbox.context_file else None}
+            ),
             "models": settings.models.model_copy(
                 update={"folders": tuple(folder / one for one in settings.models.folders)}
             ),
@@ -323,11 +368,11 @@ def _beside(settings: Settings, folder: Path) -> Settings:
     )
 
 
-def _files_beside(destination: Destination, folder: Path) -> Destination:
-    """Secrets and certificates too are named from the settings file."""
+def _files_beside(destination: Destination | Record, folder: Path) -> Destination | Record:
+    """Secrets, certificates and folders too are named from the settings file."""
     own = {
         name: folder / value
-        for name in ("password_file", "token_file")
+        for name in ("password_file", "token_file", "folder")
         if isinstance(value := getattr(destination, name, None), Path)
     }
     if destination.tls is None:

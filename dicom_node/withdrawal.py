@@ -2,7 +2,8 @@
 
 A person retracts a study's results (`radnode retract`), or a newer result supersedes an older one at an archive that
 honours rejection notes (the profile's `reject_superseded`). The note is an IOCM Key Object (`results.retraction`); it
-goes where the results went, as a result set of its own. What has not left yet does not leave any more.
+goes where the results went, as a result set of its own; documents of the record are taken back by a further version.
+What has not left yet does not leave any more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from dicom_node.ledger import deliveries, events, instances, jobs, results, studies
+from dicom_node.outbox.queueing import queue_withdrawal
 from dicom_node.states import InstanceState, Stage
 from inference.findings import StudyUid
 
@@ -61,6 +63,7 @@ def retract(encoder: Encoder, study_uid: StudyUid, reason: str) -> int:
         for rejection in standing:
             results.withdraw_current(tx, rejection.rejected.id)
             commit_rejection(tx, rejection, now)
+        queue_withdrawal(tx, study_uid, now)
         studies.set_retracted(tx, study_uid, now)
         return len(standing)
 

@@ -6,7 +6,7 @@ Read by the destinations of each kind; `ehr.destinations` lists them. Archives o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,8 @@ class RecordDestination(BaseModel):
     """A receiver of documents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    takes_refusals: ClassVar[bool] = False  # whether receivers of this kind are told that a model could not speak
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Under which routes, ledger and metrics know the destination."""
@@ -50,8 +52,8 @@ def checked_service(url: str, *, clear_text: bool) -> str:
         When it is no base, or plain HTTP to another machine without `clear_text`.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("url needs http:// or https:// and a host")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("url needs http:// or https:// and a host, with a port from 1 to 65535 if any")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("url is the base of the service: no credentials, no ? and no #")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not clear_text:

@@ -34,6 +34,7 @@ class DocumentRow:
     document_id: str
     set_id: str
     study_uid: StudyUid
+    model_name: str
     destination: str
     job_id: int
     kind: DocumentKind
@@ -118,6 +119,7 @@ def enqueue(tx: sa.Connection, new: NewDocument, now: datetime) -> str | None:
             document_id=document_id,
             set_id=new.set_id,
             study_uid=new.study_uid,
+            model_name=new.model_name,
             destination=new.destination,
             job_id=new.job_id,
             kind=new.kind,

@@ -118,6 +118,11 @@ def set_unconfirmed(tx: sa.Connection, row_id: int, *, ask_at: datetime, told: s
     _set(tx, row_id, attempt_started_at=None, next_attempt_at=ask_at, confirmations_asked=asked, reason=told)
 
 
+def claim_again(tx: sa.Connection, row_id: int, now: datetime) -> None:
+    """Go on with this document at once, without letting another thread take it."""
+    _set(tx, row_id, attempt_started_at=now)
+
+
 def give_back(tx: sa.Connection, ids: Sequence[int]) -> None:
     """Claimed documents to which nothing was done: they are due as before."""
     tx.execute(document.update().where(document.c.id.in_(ids)).values(attempt_started_at=None))
@@ -216,6 +221,12 @@ def close_unknown(tx: sa.Connection, known: Collection[str], now: datetime) -> i
         what = f"document for {row.destination} is not followed any more: {told}"
         events.add(tx, row.study_uid, at=now, stage=Stage.DELIVER, what=what)
     return len(rows)
+
+
+def any_parked(tx: sa.Connection, before: datetime) -> bool:
+    """Whether a document is parked since before then."""
+    parked = (document.c.state == DocumentState.PARKED, document.c.finished_at < before)
+    return tx.execute(sa.select(document.c.id).where(*parked).limit(1)).first() is not None
 
 
 def give_up_parked(tx: sa.Connection, *, parked_before: datetime, now: datetime) -> int:

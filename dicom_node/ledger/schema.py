@@ -329,6 +329,7 @@ document = sa.Table(
     sa.Column("document_id", sa.Text, nullable=False),  # equal for every attempt; derived, no patient in it
     sa.Column("set_id", sa.Text, nullable=False),  # equal for all versions: study, model and destination
     sa.Column("study_uid", sa.Text, sa.ForeignKey("study.study_uid"), nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
     sa.Column("destination", sa.Text, nullable=False),
     sa.Column("job_id", _id, sa.ForeignKey("job.id"), nullable=False),  # what it tells or takes back
     sa.Column("kind", sa.Text, nullable=False),

@@ -7,14 +7,15 @@ which is kept.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
 
-from dicom_node.ledger.schema import study, truth
-from dicom_node.states import Reading, TruthSource
+from dicom_node.ledger.schema import job, label_score, study, truth
+from dicom_node.states import JobRole, JobState, Reading, TruthSource
 from inference.findings import StudyUid
 
 WHOLE_STUDY = ""  # the label of a reading that speaks of the study and not of one label
@@ -92,3 +93,79 @@ def with_accession_number(tx: sa.Connection, accession_number: str) -> tuple[Stu
     """
     query = sa.select(study.c.study_uid).where(study.c.accession_number == accession_number).limit(3)
     return tuple(tx.execute(query).scalars())
+
+
+def withdraw(
+    tx: sa.Connection, study_uid: StudyUid, *, sources: Collection[TruthSource], until: datetime
+) -> tuple[str, ...]:
+    """Take back what came from `sources` and was read at `until` or before; the rows are kept. Gives their labels."""
+    which = (truth.c.study_uid == study_uid, truth.c.is_current, truth.c.source.in_(sources), truth.c.read_at <= until)
+    labels = tuple(tx.execute(sa.select(truth.c.label).where(*which).order_by(truth.c.label)).scalars())
+    if labels:
+        tx.execute(truth.update().where(*which).values(is_current=False))
+    return labels
+
+
+def was_withdrawn(tx: sa.Connection, new: NewTruth) -> bool:
+    """Whether a reading of this source that is as new or newer was taken back, so that this one comes too late."""
+    mine = (truth.c.study_uid == new.study_uid, truth.c.label == new.label)
+    if tx.execute(sa.select(truth.c.id).where(*mine, truth.c.is_current)).first() is not None:
+        return False
+    newest = sa.select(sa.func.max(truth.c.read_at)).where(*mine, truth.c.source == new.source)
+    found = tx.execute(newest).scalar()
+    return found is not None and found >= new.read_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """A reading that holds."""
+
+    label: str
+    reading: Reading
+    source: TruthSource
+    rule: str
+    read_at: datetime
+
+
+def current(tx: sa.Connection, study_uid: StudyUid) -> tuple[Known, ...]:
+    """The readings of a study that hold, by label."""
+    query = sa.select(truth).where(truth.c.study_uid == study_uid, truth.c.is_current).order_by(truth.c.label)
+    return tuple(
+        Known(
+            label=row.label,
+            reading=Reading(row.reading),
+            source=TruthSource(row.source),
+            rule=row.rule,
+            read_at=row.read_at,
+        )
+        for row in tx.execute(query)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spoken:
+    """What a model last said of one label of a study; `model` is ``name@version``."""
+
+    model: str
+    role: JobRole
+    label: str
+    present: bool
+
+
+def spoken(tx: sa.Connection, study_uid: StudyUid) -> tuple[Spoken, ...]:
+    """What each version said of a study when it last succeeded on it, by version and label."""
+    newest = (
+        sa.select(sa.func.max(job.c.id))
+        .where(job.c.study_uid == study_uid, job.c.state == JobState.SUCCEEDED)
+        .group_by(job.c.model_name, job.c.model_version)
+    )
+    query = (
+        sa.select(job.c.model_name, job.c.model_version, job.c.role, label_score.c.label, label_score.c.present)
+        .join(label_score, label_score.c.job_id == job.c.id)
+        .where(job.c.id.in_(newest))
+        .order_by(job.c.model_name, job.c.model_version, label_score.c.label)
+    )
+    return tuple(
+        Spoken(model=f"{name}@{version}", role=JobRole(role), label=label, present=bool(present))
+        for name, version, role, label, present in tx.execute(query)
+    )

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("document_id", sa.Text(), nullable=False),
         sa.Column("set_id", sa.Text(), nullable=False),
         sa.Column("study_uid", sa.Text(), sa.ForeignKey("study.study_uid"), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
         sa.Column("job_id", _ID, sa.ForeignKey("job.id"), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),

@@ -1,0 +1,320 @@
+"""From a row of the outbox to the bytes that will be sent, or the reason why there are none.
+
+Called by `outbox.courier`. What images, order and record say of the patient is compared first; then context, findings
+and their words become one `DocumentRequest`, which the receiver writes in its form. Nothing is sent here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta, tzinfo
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from dicom_node.ehr.answer import Discretion, discretion_of
+from dicom_node.ehr.context import (
+    ContextMissing,
+    DocumentRequest,
+    ProcessingTimes,
+    RefusalNotice,
+    Revision,
+)
+from dicom_node.ehr.destinations import Record
+from dicom_node.ehr.header import HeaderContext, HeaderUnreadable, read_header
+from dicom_node.ehr.lookup import (
+    ContextSettings,
+    ContextSource,
+    Known,
+    LookedUp,
+    LookupKey,
+    assemble,
+    look_up,
+    read_known,
+)
+from dicom_node.ehr.receiver import RecordReceiver
+from dicom_node.ehr.reconciliation import reconcile, settled
+from dicom_node.ehr.semd import ContextInvalid, DraftFaulty
+from dicom_node.ledger import Ledger, documents, instances, jobs, results, studies, truths
+from dicom_node.ledger.documents import LEFT, DocumentRow
+from dicom_node.ledger.instances import StoredInstance
+from dicom_node.ledger.jobs import Job
+from dicom_node.ledger.results import ResultKind, ResultSetRow
+from dicom_node.ledger.studies import StudyRow
+from dicom_node.outbox.key_image import key_image
+from dicom_node.outbox.letters import Letter
+from dicom_node.outbox.prepared import Needless, NotYet, Parked, Preparation, Withheld, Written
+from dicom_node.states import DocumentKind, InstanceState, ParkReason
+from dicom_node.store import Store
+from dicom_node.wording.job import text_of_job
+from inference.findings import StudyUid
+from models.card import ModelCard, Use
+
+
+class _Stop(Exception):
+    """The document cannot be written now; carries why."""
+
+    def __init__(self, outcome: Parked | Withheld | NotYet | Needless) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """What the ledger knows of a document."""
+
+    row: DocumentRow
+    study: StudyRow
+    job: Job
+    stored: tuple[StoredInstance, ...]
+    result: ResultSetRow | None
+    left: tuple[DocumentRow, ...]  # earlier documents of the set that the receiver has
+    earlier_jobs: Mapping[int, Job]
+
+
+class Preparer:
+    """Writes documents for one destination.
+
+    Parameters
+    ----------
+    destination : Record
+    receiver : RecordReceiver
+        Whose form is written.
+    context : ContextSettings
+        Of the installation.
+    ledger, store
+        The node's.
+    cards : callable
+        The installed models by reference.
+    zone : tzinfo
+        In which times of headers without a zone are meant.
+    """
+
+    def __init__(
+        self,
+        destination: Record,
+        receiver: RecordReceiver,
+        context: ContextSettings,
+        ledger: Ledger,
+        store: Store,
+        *,
+        cards: Callable[[], Mapping[str, ModelCard]],
+        zone: tzinfo,
+    ) -> None:
+        self._destination = destination
+        self._receiver = receiver
+        self._configured = read_known(context.always)
+        self._sources: Sequence[ContextSource] = context.sources()
+        self._ledger = ledger
+        self._store = store
+        self._cards = cards
+        self._zone = zone
+
+    def prepare(self, row: DocumentRow) -> Preparation:
+        """Write one document, or say why not."""
+        try:
+            known = self._known(row)
+            if row.kind is DocumentKind.REFUSAL:
+                return self._refusal(known)
+            return self._document(known)
+        except _Stop as stop:
+            return stop.outcome
+        except ContextMissing as error:
+            return Parked(why=ParkReason.CONTEXT_MISSING, told=str(error))
+        except ContextInvalid as error:
+            return Parked(why=ParkReason.CONTEXT_INVALID, told=str(error))
+        except DraftFaulty as error:
+            return Parked(why=ParkReason.NOT_WRITABLE, told=str(error))
+
+    # what the ledger knows -------------------------------------------------------------------------------------------
+
+    def _known(self, row: DocumentRow) -> _Known:
+        with self._ledger.read() as tx:
+            left = tuple(
+                one
+                for one in documents.of_set(tx, row.set_id)
+                if one.id < row.id and one.state in LEFT and one.kind is not DocumentKind.REFUSAL
+            )
+            every = {one.id: one for one in jobs.of_study(tx, row.study_uid)}
+            told = row.job_id
+            if row.kind is DocumentKind.WITHDRAWAL:
+                told = self._report_to_take_back(left).job_id
+            study = studies.get(tx, row.study_uid)
+            assert study is not None, "a document's study is never removed"
+            return _Known(
+                row=row,
+                study=study,
+                job=every[told],
+                stored=instances.of_study(tx, row.study_uid, only_current=False),
+                result=self._result(tx, every[told]),
+                left=left,
+                earlier_jobs={one.job_id: every[one.job_id] for one in left},
+            )
+
+    @staticmethod
+    def _report_to_take_back(left: Sequence[DocumentRow]) -> DocumentRow:
+        if not left or left[-1].kind is DocumentKind.WITHDRAWAL:
+            raise _Stop(Needless(told="nothing of it had left that could be taken back"))
+        return left[-1]
+
+    def _result(self, tx: sa.Connection, job: Job) -> ResultSetRow | None:
+        sets = [one for one in results.of_study(tx, job.study_uid) if one.job_id == job.id]
+        of_result = [one for one in sets if one.kind is ResultKind.RESULT]
+        return next((one for one in of_result if one.profile == self._destination.profile), None)
+
+    # a refusal -------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, known: _Known) -> Written:
+        job = known.job
+        assert job.refusal is not None, "queued for a refusal"
+        notice = RefusalNotice(
+            document_id=known.row.document_id,
+            created_at=known.row.created_at,
+            study_uid=known.row.study_uid,
+            model_name=job.model_name,
+            model_version=job.model_version,
+            refusal=job.refusal,
+            times=_times(known),
+            language=self._destination.language,
+        )
+        body = self._receiver.write_refusal(notice)
+        return Written(letter=Letter(body=body, discretion=Discretion()), version=1, replaces=None)
+
+    # a report, or its withdrawal -------------------------------------------------------------------------------------
+
+    def _document(self, known: _Known) -> Written:
+        card = self._card(known.job)
+        if card.identity.use is Use.RESEARCH and not self._destination.accept_research:
+            told = "the model is for research, and accept_research is not set for this destination"
+            raise _Stop(Withheld(told=told))
+        request = self._request(known, card)
+        body = self._receiver.write(request, replaced=self._replaced(known, request))
+        return Written(
+            letter=Letter(body=body, discretion=discretion_of(request)),
+            version=request.revision.version,
+            replaces=request.revision.replaces_id,
+        )
+
+    def _card(self, job: Job) -> ModelCard:
+        card = self._cards().get(job.reference)
+        if card is None or card.model_digest != job.model_digest:
+            told = f"{job.reference} is no longer installed as it was; put it back, then `radnode retry`"
+            raise _Stop(Parked(why=ParkReason.MODEL_GONE, told=told))
+        return card
+
+    def _request(self, known: _Known, card: ModelCard) -> DocumentRequest:
+        job, language = known.job, self._destination.language
+        text = text_of_job(job, known.stored, card, language=language)
+        assert text is not None and job.findings is not None, "a report is queued with findings, and the card is there"
+        header = self._header(known)
+        found = self._looked_up(known, header)
+        context = assemble(self._configured, *found.layers, settled(header.known, found.named_layers))
+        last = known.left[-1] if known.left else None
+        revision = Revision(
+            set_id=known.row.set_id,
+            version=(last.version or 0) + 1 if last else 1,
+            replaces_id=last.document_id if last else None,
+            withdrawn=known.row.kind is DocumentKind.WITHDRAWAL,
+        )
+        return DocumentRequest(
+            document_id=known.row.document_id,
+            revision=revision,
+            created_at=known.row.created_at.astimezone(self._zone),
+            source=header.source,
+            patient=context.patient,
+            findings=job.findings,
+            card=card,
+            text=text,
+            order=context.order,
+            encounter=context.encounter,
+            performer=context.performer,
+            author=context.author,
+            legal_authenticator=context.legal_authenticator,
+            key_image=key_image(self._store, known.result.objects, job.findings) if known.result else None,
+            base_url=self._destination.dicomweb_url,
+            language=language,
+            times=_times(known),
+        )
+
+    def _replaced(self, known: _Known, request: DocumentRequest) -> DocumentRequest | None:
+        """The version before, as far as it can be told again: its observations are what a correction deletes."""
+        if not known.left:
+            return None
+        last = known.left[-1]
+        job = known.earlier_jobs[last.job_id]
+        card = self._cards().get(job.reference)
+        text = text_of_job(job, known.stored, card, language=request.language)
+        if card is None or text is None or job.findings is None:
+            return None
+        revision = replace(request.revision, version=last.version or 1, replaces_id=last.replaces, withdrawn=False)
+        return replace(
+            request, document_id=last.document_id, revision=revision, findings=job.findings, card=card, text=text
+        )
+
+    # who and where ---------------------------------------------------------------------------------------------------
+
+    def _header(self, known: _Known) -> HeaderContext:
+        files = self._images(known.stored, set(known.job.instance_ids)) or self._images(known.stored, None)
+        from_result = not files and known.result is not None
+        if from_result and known.result is not None:  # all images are evicted: our own result names patient and study
+            files = [self._store.path(one.path) for one in known.result.objects if one.path]
+        files = [path for path in files if path.exists()]
+        if not files:
+            told = "every file of the study is gone; let the source send its images again, then `radnode retry`"
+            raise _Stop(Parked(why=ParkReason.FILES_GONE, told=told))
+        try:
+            header = read_header(files, zone=self._zone)
+        except HeaderUnreadable as error:
+            told = f"the header of the images cannot be used: {error}"
+            raise _Stop(Parked(why=ParkReason.FILES_GONE, told=told)) from error
+        return replace(header, source=replace(header.source, series=())) if from_result else header
+
+    def _images(self, stored: Sequence[StoredInstance], wanted: set[int] | None) -> list[Path]:
+        chosen = [one for one in stored if one.state is InstanceState.INDEXED and (wanted is None or one.id in wanted)]
+        return [self._store.path(one.path) for one in chosen if one.path]
+
+    def _looked_up(self, known: _Known, header: HeaderContext) -> LookedUp:
+        """What order and record know, once it is sure that they mean the person of the images."""
+        found = look_up(self._sources, header.key)
+        if found.ask_again:
+            raise _Stop(NotYet(told="; ".join(found.ask_again)))
+        if found.no_use:
+            raise _Stop(Parked(why=ParkReason.CONTEXT_INVALID, told="; ".join(found.no_use)))
+        others = self._under_same_accession_number(known.study.study_uid, header.key)
+        compared = reconcile(
+            header.known,
+            found.named_layers,
+            guessed_character_set=header.guessed_character_set,
+            others=others,
+            contradictions=header.contradictions,
+        )
+        if not compared.agrees:
+            raise _Stop(Parked(why=ParkReason.PATIENT_DISAGREES, told=compared.reason))
+        return found
+
+    def _under_same_accession_number(self, study_uid: StudyUid, key: LookupKey) -> list[Known]:
+        """Headers of other studies under the accession number of this one, as far as their images are still here."""
+        if not key.accession_number:
+            return []
+        with self._ledger.read() as tx:
+            uids = truths.with_accession_number(tx, key.accession_number)
+            stored = {uid: instances.of_study(tx, uid) for uid in uids if uid != study_uid}
+        headers = []
+        for arrived in stored.values():
+            files = [path for path in self._images(arrived, None)[:1] if path.exists()]
+            if files:
+                headers.append(read_header(files, zone=self._zone).known)
+        return headers
+
+
+def _times(known: _Known) -> ProcessingTimes:
+    """When images came and the model worked: its own stages, counted back from the moment its word stood."""
+    ended = known.job.content_time or known.job.finished_at or known.row.created_at
+    spent_s = sum(seconds for stage, seconds in known.job.timings_s.items() if stage != "encode")
+    return ProcessingTimes(
+        received_from=known.study.first_received_at,
+        received_until=known.study.last_received_at,
+        begun=max(ended - timedelta(seconds=spent_s), known.job.queued_at),
+        ended=ended,
+    )
