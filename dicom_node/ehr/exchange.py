@@ -1,12 +1,12 @@
 """One HTTP request to a receiver of the record and its whole answer, bounded in size and time.
 
-Used by `ehr.fhir.client` and `ehr.semd.client`. Redirects are never followed: patient data and token go to the address
-that a person has written down, or nowhere. What an answer means is decided by those who asked.
+Used by `ehr.fhir.client` and `ehr.semd.client`. Redirects are never followed and proxies of the environment never used:
+patient data and token go to the address that a person has written down, or nowhere. What an answer means is decided by
+those who asked.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +14,16 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from dicom_node.delivery.archive import TlsClient
 from dicom_node.delivery.retry_after import retry_after_s
 from dicom_node.delivery.tls import client_context
+from dicom_node.ehr.wire import BoundedBackend, Deadline
 
 _MAX_TOLD: Final = 60
+_REDIRECT: Final = range(300, 400)
 
 
 class NoAnswer(Exception):
@@ -55,6 +58,14 @@ class HttpAnswer:
 class HttpExchange:
     """A client of one receiver. Calls block; one instance may be used by one thread at a time.
 
+    Parameters
+    ----------
+    connect_timeout_s : float
+        Until a TCP connection is there, and again until TLS is.
+    response_timeout_s : float
+        From then on until the request is written and its answer read, whatever the server does.
+    tls : TlsClient or None
+
     Raises
     ------
     ArchiveMisconfigured
@@ -62,72 +73,88 @@ class HttpExchange:
     """
 
     def __init__(self, *, connect_timeout_s: float, response_timeout_s: float, tls: TlsClient | None) -> None:
-        self._response_timeout_s = response_timeout_s
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(response_timeout_s, connect=connect_timeout_s),
-            verify=client_context(tls) if tls else True,
-            follow_redirects=False,
-            trust_env=False,  # no proxy, netrc or certificate that a person did not write into the settings
+        self._connect_timeout_s = connect_timeout_s
+        self._deadline = Deadline(response_timeout_s)
+        self._connections = httpcore.ConnectionPool(
+            ssl_context=client_context(tls) if tls else httpx.create_ssl_context(trust_env=False),
+            network_backend=BoundedBackend(self._deadline),
         )
 
     def ask(
-        self, method: str, url: str, *, headers: Mapping[str, str], max_bytes: int, content: bytes | None = None
+        self, method: str, url: str, *, headers: Mapping[str, str], max_bytes: int | None, content: bytes | None = None
     ) -> HttpAnswer:
         """Make one request and read its answer.
+
+        Parameters
+        ----------
+        max_bytes : int or None
+            Largest body that is an answer; None leaves the body unread, where only the status is asked for.
 
         Raises
         ------
         NoAnswer
-            When no whole answer of at most `max_bytes` came in time.
+            When no whole answer came in time.
         """
-        wanted = {"Accept-Encoding": "identity", **headers}
-        request = self._http.build_request(method, url, headers=wanted, content=content)
-        deadline_s = time.monotonic() + self._response_timeout_s
+        # Nothing compressed is asked for: it may be a bomb.
+        wanted = {"Accept-Encoding": "identity", "User-Agent": "radnode", **headers}
+        timeouts = {"connect": self._connect_timeout_s}
+        self._deadline.begin()
+        begun = False
         try:
-            response = self._http.send(request, stream=True)
-            try:
-                body = _read(response, deadline_s, max_bytes)
-            finally:
-                response.close()
-        except httpx.TimeoutException:
-            raise NoAnswer("the server was silent for too long: see its log, or raise response_timeout_s") from None
-        except httpx.ConnectError as error:
-            raise NoAnswer(_no_connection(url, error)) from None
-        except httpx.HTTPError as error:
+            with self._connections.stream(
+                method, _address(url), headers=list(wanted.items()), content=content, extensions={"timeout": timeouts}
+            ) as response:
+                begun = True
+                return _answer(response, b"" if max_bytes is None else _read(response, max_bytes))
+        except httpcore.ConnectTimeout:
+            raise NoAnswer(_no_connection(url, "no answer within connect_timeout_s")) from None
+        except httpcore.TimeoutException:
+            raise NoAnswer(_UNFINISHED if begun else _SILENT) from None
+        except httpcore.ConnectError as error:
+            raise NoAnswer(_no_connection(url, str(error)[:_MAX_TOLD] or type(error).__name__)) from None
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise NoAnswer(f"the exchange with the server broke off ({type(error).__name__})") from None
-        return _answer(response, body)
+        except (httpx.InvalidURL, UnicodeError):
+            raise NoAnswer(_no_connection(url, "this is no name of a host")) from None
 
     def close(self) -> None:
         """Close connections that were kept alive."""
-        self._http.close()
+        self._connections.close()
 
 
-def _answer(response: httpx.Response, body: bytes) -> HttpAnswer:
-    location = response.headers.get("Location", "")
+_SILENT: Final = "the server was silent for too long: see its log, or raise response_timeout_s"
+_UNFINISHED: Final = "the server did not finish its answer within response_timeout_s"
+
+
+def _address(url: str) -> httpcore.URL:
+    known = httpx.URL(url)  # escapes what no address may hold, and names in other scripts
+    return httpcore.URL(scheme=known.raw_scheme, host=known.raw_host, port=known.port, target=known.raw_path)
+
+
+def _answer(response: httpcore.Response, body: bytes) -> HttpAnswer:
+    headers = httpx.Headers(response.headers)
+    location = headers.get("Location", "")
     return HttpAnswer(
-        status=response.status_code,
+        status=response.status,
         body=body,
         location=location,
-        etag=response.headers.get("ETag", ""),
-        redirect=_host_of(location) if response.is_redirect else "",
-        retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
+        etag=headers.get("ETag", ""),
+        redirect=_host_of(location) if response.status in _REDIRECT else "",
+        retry_after_s=retry_after_s(headers.get("Retry-After"), datetime.now(UTC)),
     )
 
 
-def _no_connection(url: str, error: httpx.ConnectError) -> str:
-    where, told = urlsplit(url).netloc, str(error)[:_MAX_TOLD] or type(error).__name__
+def _no_connection(url: str, told: str) -> str:
+    where = urlsplit(url).netloc
     return f"no connection to {where}: is the server running, and are address and TLS right? ({told})"
 
 
-def _read(response: httpx.Response, deadline_s: float, max_bytes: int) -> bytes:
-    """Read the body as it comes, undecoded: a compressed one may be a bomb, and none was asked for."""
+def _read(response: httpcore.Response, max_bytes: int) -> bytes:
     body = bytearray()
-    for chunk in response.iter_raw():
+    for chunk in response.iter_stream():
         body += chunk
         if len(body) > max_bytes:
             raise NoAnswer("the server's answer is larger than max_response_bytes: is url the right address?")
-        if time.monotonic() > deadline_s:
-            raise NoAnswer("the server did not finish its answer within response_timeout_s")
     return bytes(body)
 
 

@@ -108,7 +108,7 @@ class MllpClient:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
                 self._connection = self._tls.wrap_socket(plain, server_hostname=where[0])
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
             told = str(error)[:_MAX_TOLD] or type(error).__name__
             reason = f"no connection to {where[0]}:{where[1]}: is it running, and are address and TLS right? ({told})"
             raise _NoAnswer(reason) from None

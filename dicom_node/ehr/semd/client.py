@@ -197,6 +197,7 @@ class ServiceSender:
     def _ask(
         self, method: str, address: str, headers: dict[str, str] | None = None, content: bytes | None = None
     ) -> HttpAnswer:
+        """Ask; only what is said to a draft is read, of other answers the status is all."""
         known = dict(headers or {})
         if self._destination.sends_token:
             token = read_secret(self._destination.token_env, self._destination.token_file)
@@ -205,7 +206,7 @@ class ServiceSender:
             method,
             self._url + address,
             headers=known,
-            max_bytes=self._destination.max_response_bytes,
+            max_bytes=None if content is None else self._destination.max_response_bytes,
             content=content,
         )
 
