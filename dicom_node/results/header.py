@@ -146,24 +146,24 @@ def read_source_header(path: Path) -> SourceHeader:
     """
     with refusing(Reason.UNREADABLE):
         dataset = dcmread(path, stop_before_pixels=True)
-        missing = [keyword for keyword in _UIDS if not _raw_bytes(dataset, keyword).strip(b"\0 ")]
+        missing = [keyword for keyword in _UIDS if not raw_bytes(dataset, keyword).strip(b"\0 ")]
         if missing:
             raise Refused(Reason.UNREADABLE, f"missing {', '.join(missing)}")
         return _header_of(dataset)
 
 
 def _header_of(dataset: Dataset) -> SourceHeader:
-    declared = _declared_sets(dataset)
+    declared = declared_sets(dataset)
     present = [keyword for keyword in _REPEATED if keyword in dataset]
     texts = [keyword for keyword in present if _is_text(keyword)]
-    trusted = all(_is_trustworthy(_raw_bytes(dataset, keyword), declared) for keyword in texts)
+    trusted = all(is_trustworthy(raw_bytes(dataset, keyword), declared) for keyword in texts)
     elements = {Tag(keyword): _raw_element(keyword, b"") for keyword in _TYPE_2}
     for keyword in present:
-        raw = _raw_bytes(dataset, keyword)
+        raw = raw_bytes(dataset, keyword)
         if not _is_text(keyword):
             raw = _well_formed(keyword, raw)
         elif trusted:
-            raw = _to_utf_8(raw, declared)
+            raw = to_utf_8(raw, declared)
         elements[Tag(keyword)] = _raw_element(keyword, raw)
     if "PregnancyStatus" in dataset:
         # the one binary number of these modules: the source's byte order may differ
@@ -173,7 +173,7 @@ def _header_of(dataset: Dataset) -> SourceHeader:
     if trusted:
         elements[_CHARACTER_SET] = _raw_element("SpecificCharacterSet", UTF_8.encode())
     elif _CHARACTER_SET in dataset:
-        elements[_CHARACTER_SET] = _raw_element("SpecificCharacterSet", _raw_bytes(dataset, "SpecificCharacterSet"))
+        elements[_CHARACTER_SET] = _raw_element("SpecificCharacterSet", raw_bytes(dataset, "SpecificCharacterSet"))
     return SourceHeader(
         dataset=dataset,
         repeated=tuple(elements.values()),
@@ -200,7 +200,7 @@ def _sequences(dataset: Dataset) -> tuple[DataElement, ...]:
     return tuple(element for element in found if element.value)
 
 
-def _raw_bytes(dataset: Dataset, keyword: str) -> bytes:
+def raw_bytes(dataset: Dataset, keyword: str) -> bytes:
     """The stored bytes of an attribute, before any library has interpreted them."""
     tag = tag_for_keyword(keyword)
     assert tag is not None
@@ -223,12 +223,13 @@ def _raw_element(keyword: str, value: bytes) -> RawDataElement:
     return RawDataElement(tag, representation, len(value), value, 0, False, True)
 
 
-def _declared_sets(dataset: Dataset) -> tuple[str, ...]:
-    text = _raw_bytes(dataset, "SpecificCharacterSet").decode("ascii", "replace")
+def declared_sets(dataset: Dataset) -> tuple[str, ...]:
+    """The values of Specific Character Set (0008,0005), none where it says nothing."""
+    text = raw_bytes(dataset, "SpecificCharacterSet").decode("ascii", "replace")
     return tuple(part.strip("\0 ") for part in text.split("\\")) if text.strip("\0 ") else ()
 
 
-def _is_trustworthy(raw: bytes, declared: tuple[str, ...]) -> bool:
+def is_trustworthy(raw: bytes, declared: tuple[str, ...]) -> bool:
     """Whether `raw` certainly means what its declared character set says.
 
     False for bytes that a sender wrote in another set than it declares: such bytes are repeated untouched, because an
@@ -271,7 +272,8 @@ def _looks_cyrillic(raw: bytes) -> bool:
     return any(min(word) >= _LATIN_LETTERS for word in re.split(rb"[\x00-\x40\\\^=_`-]+", raw) if word)
 
 
-def _to_utf_8(raw: bytes, declared: tuple[str, ...]) -> bytes:
+def to_utf_8(raw: bytes, declared: tuple[str, ...]) -> bytes:
+    """Text in the character sets that it certainly is in (`is_trustworthy`), in UTF-8 without padding."""
     raw = raw.rstrip(b"\0 ")
     if all(byte < _ASCII_LIMIT and byte != _ESCAPE for byte in raw):
         return raw

@@ -6,15 +6,17 @@ Read when the node starts. The file holds people of the staff with their numbers
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dicom_node.ehr.lookup.known import Known, KnownError, LookupKey, read_known
+from dicom_node.ehr.lookup.known import Known, KnownError, LookupKey, merged, read_known
 from dicom_node.ehr.lookup.sources import (
+    Answer,
     AskAgain,
     ContextSource,
     Found,
@@ -79,6 +81,9 @@ class LookedUp:
     ----------
     layers : tuple of Known
         To be given to `assemble` between the configuration and the header.
+    named_layers : tuple of (str, Known)
+        The same for the reconciliation: with the name of the source that said it, no two of them equal, and with the
+        number by which a table's row was found.
     ask_again : tuple of str
         Reasons that time may heal: the document should wait.
     no_use : tuple of str
@@ -88,6 +93,7 @@ class LookedUp:
     layers: tuple[Known, ...]
     ask_again: tuple[str, ...]
     no_use: tuple[str, ...]
+    named_layers: tuple[tuple[str, Known], ...] = ()
 
 
 def look_up(sources: Sequence[ContextSource], key: LookupKey) -> LookedUp:
@@ -97,7 +103,16 @@ def look_up(sources: Sequence[ContextSource], key: LookupKey) -> LookedUp:
         layers=tuple(answer.known for answer in answers if isinstance(answer, Found)),
         ask_again=tuple(answer.reason for answer in answers if isinstance(answer, AskAgain)),
         no_use=tuple(answer.reason for answer in answers if isinstance(answer, NoUse)),
+        named_layers=tuple(_named(sources, answers, key)),
     )
+
+
+def _named(sources: Sequence[ContextSource], answers: Sequence[Answer], key: LookupKey) -> Iterator[tuple[str, Known]]:
+    names = Counter(source.name for source in sources)
+    for at, (source, answer) in enumerate(zip(sources, answers, strict=True), 1):
+        if isinstance(answer, Found):
+            name = source.name if names[source.name] == 1 else f"{source.name} (lookup {at})"
+            yield name, merged(source.found_by(key), answer.known)
 
 
 def read_context_file(path: Path) -> ContextSettings:

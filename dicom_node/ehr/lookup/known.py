@@ -154,13 +154,19 @@ def assemble(*layers: Known) -> DocumentContext:
     by what a lookup says, which is for the reconciliation of the two to judge. A field that an object cannot be
     without and nobody knew is blank, so that the writer of a document names it.
     """
-    tree: dict[str, Any] = {}
-    for layer in layers:
-        _merge(tree, layer)
+    tree = merged(*layers)
     built = {name: _build(part, tree[name]) if name in tree else None for name, part in _SECTIONS.items()}
     patient = built["patient"] or _build(Patient, {})
     order = built["order"] or Order()
     return TypeAdapter(DocumentContext).validate_python({**built, "patient": patient, "order": order})
+
+
+def merged(*layers: Known) -> dict[str, Any]:
+    """One piece of several, each of which overrides the ones before it, field by field."""
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        _merge(tree, layer)
+    return tree
 
 
 def _merge(tree: dict[str, Any], layer: Known) -> None:

@@ -61,6 +61,13 @@ Answer: TypeAlias = Found | NotKnown | AskAgain | NoUse
 class ContextSource(Protocol):
     """Something that knows more of a patient or a study than its DICOM header."""
 
+    @property
+    def name(self) -> str:
+        """What people call it, in reasons."""
+
+    def found_by(self, key: LookupKey) -> Known:
+        """What an answer under `key` says by being found at all."""
+
     def find(self, key: LookupKey) -> Answer:
         """What is known under `key`."""
 
@@ -97,6 +104,19 @@ class TableSource:
 
     def __init__(self, settings: TableSettings) -> None:
         self._settings = settings
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return f"table {self._settings.file.name}"
+
+    def found_by(self, key: LookupKey) -> Known:
+        """The number in the column by which rows are found."""
+        if self._settings.key == "patient_id":
+            return {"patient": {"identifier": {"value": key.patient_id}}}
+        if self._settings.key == "accession_number":
+            return {"order": {"accession_number": key.accession_number}}
+        return {}
 
     def find(self, key: LookupKey) -> Answer:
         """The row of `key`; two rows for one key are of no use, for nobody knows which is right."""
@@ -142,6 +162,15 @@ class ServiceSource:
             follow_redirects=False,
             trust_env=False,
         )
+
+    @property
+    def name(self) -> str:
+        """The host that was asked."""
+        return f"service {self._settings.url.host}"
+
+    def found_by(self, key: LookupKey) -> Known:
+        """Nothing: which of the numbers it went by is the service's affair."""
+        return {}
 
     def close(self) -> None:
         """Close connections that were kept alive."""
