@@ -149,3 +149,4 @@ class Stage(StrEnum):
     ENCODE = "encode"
     DELIVER = "deliver"
     RETRACT = "retract"
+    RETURN = "return"  # what radiologists and registers said of it afterwards

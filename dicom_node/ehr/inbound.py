@@ -27,6 +27,7 @@ _STUDY_UID_CODE: Final = "110180"  # DCM: Study Instance UID
 _UID: Final = re.compile(r"^[0-2](\.(0|[1-9][0-9]*))+$")
 _MAX_UID: Final = 64
 _TEXT_TYPES: Final = frozenset({"TX", "FT", "ST"})
+_CODED_TYPES: Final = frozenset({"CE", "CNE", "CWE"})
 _MOMENT: Final = re.compile(r"^(\d{8})(\d{4})?(\d{2})?(?:\.\d{1,4})?([+-]\d{4})?$")
 # HL7 table 0211 and names met in its place
 _CHARSETS: Final = {
@@ -77,6 +78,24 @@ class InboundError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReportCode:
+    """A code that stands beside the words of a conclusion.
+
+    Attributes
+    ----------
+    system : str
+        As the sender names it: an address (FHIR) or a name of HL7 table 0396; empty for a flag.
+    value : str
+    is_flag : bool
+        Whether it is an abnormal flag (OBX-8, HL7 table 0078).
+    """
+
+    system: str
+    value: str
+    is_flag: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RadiologistReport:
     """What a radiologist said of a study. Holds patient data: never logged.
 
@@ -90,9 +109,11 @@ class RadiologistReport:
         Number of the patient at the sender, to be compared before anything is linked; may be empty.
     status : ReportStatus
     conclusion : str
-        Lines separated by line feeds; never empty when signed.
+        Lines separated by line feeds; empty when signed only where codes say what was concluded.
     signed_at : datetime or None
         Aware; when the report got its status.
+    codes : tuple of ReportCode
+        Codes of the conclusion, and flags of what it was said in.
     """
 
     report_id: str
@@ -102,12 +123,13 @@ class RadiologistReport:
     status: ReportStatus
     conclusion: str
     signed_at: datetime | None
+    codes: tuple[ReportCode, ...] = ()
 
 
 def _checked(report: RadiologistReport, *, link_field: str, conclusion_field: str) -> RadiologistReport:
     if report.study_uid is None and report.accession_number is None:
         raise InboundError(link_field, "neither a Study Instance UID nor an accession number")
-    if report.status in _SIGNED and not report.conclusion:
+    if report.status in _SIGNED and not report.conclusion and not report.codes:
         raise InboundError(conclusion_field, "a signed report without a conclusion")
     return report
 
@@ -204,6 +226,7 @@ def _oru_report(
         status=status,
         conclusion=_oru_conclusion(standing, codes),
         signed_at=_hl7_moment(obr.value(22), zone),
+        codes=tuple(_oru_codes(standing, codes)),
     )
     return _checked(report, link_field="OBR-18", conclusion_field="OBX-5")
 
@@ -212,6 +235,19 @@ def _oru_conclusion(observations: Sequence[Segment], codes: frozenset[str]) -> s
     texts = [one for one in observations if one.value(2) in _TEXT_TYPES and one.value(3) != _STUDY_UID_CODE]
     concluding = [one for one in texts if _is_conclusion(one, codes)]
     return "\n".join(one.text(5) for one in concluding or texts).strip()
+
+
+def _oru_codes(observations: Sequence[Segment], codes: frozenset[str]) -> Iterator[ReportCode]:
+    """Coded values of the conclusion (types CE, CNE and CWE), and flags of it or, where none is marked, of all text."""
+    concluding = [one for one in observations if _is_conclusion(one, codes)]
+    for one in concluding:
+        for repetition in range(1, one.field(5).count(one.separators[2]) + 2 if one.value(2) in _CODED_TYPES else 1):
+            for code, system in ((1, 3), (4, 6)):
+                if value := one.value(5, code, repetition=repetition):
+                    yield ReportCode(system=one.value(5, system, repetition=repetition), value=value)
+    for one in concluding or [one for one in observations if one.value(2) in _TEXT_TYPES]:
+        if flag := one.value(8):
+            yield ReportCode(system="", value=flag, is_flag=True)
 
 
 def _is_conclusion(observation: Segment, codes: frozenset[str]) -> bool:
@@ -331,6 +367,12 @@ def _fhir_report(report: Json, references: _References) -> RadiologistReport:
         status=status,
         conclusion=_fhir_conclusion(report),
         signed_at=_instant(_text(report.get("issued"))),
+        codes=tuple(
+            ReportCode(system=_text(coding.get("system")), value=value)
+            for concept in _objects(report.get("conclusionCode"))
+            for coding in _objects(concept.get("coding"))
+            if (value := _text(coding.get("code")))
+        ),
     )
     return _checked(read, link_field="DiagnosticReport.imagingStudy", conclusion_field="DiagnosticReport.conclusion")
 
