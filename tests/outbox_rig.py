@@ -1,0 +1,299 @@
+"""The outbox over a real ledger and store, with a receiver on a real socket whose moods a test chooses.
+
+Built on `tests.pipeline_rig`: studies are received, analysed in words of the test, and what they tell the record is
+brought by real couriers. `MoodyService` takes drafts as an honest service does, and fails as real ones do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from dicom_node.ledger import documents, outbox
+from dicom_node.ledger.documents import DocumentRow
+from dicom_node.outbox.courier import Courier
+from dicom_node.outbox.opening import Opening
+from inference.findings import StudyUid
+from tests.pictures import disc_picture, film_file
+from tests.pipeline_rig import CHEST, PipelineRig
+
+CONTEXT = """
+[always.performer]
+oid = "1.2.643.5.1.13.13.12.2.77.7799"
+name = 'ГБУЗ "Поликлиника № 1"'
+telephone = "+7 495 111-22-33"
+address = { text = "г. Москва, ул. Примерная, д. 1", region_code = "77", postal_code = "101000" }
+
+[always.author]
+identifier = { value = "104" }
+name = { family = "Петрова", given = "Анна", patronymic = "Сергеевна" }
+position_code = "94"
+position_name = "Врач-рентгенолог"
+snils = "112-233-445 95"
+
+[always.legal_authenticator]
+identifier = { value = "105" }
+name = { family = "Сидоров", given = "Пётр" }
+position_code = "94"
+position_name = "Врач-рентгенолог"
+snils = "087-654-303 00"
+
+[[lookup]]
+kind = "csv"
+file = "patients.csv"
+key = "patient_id"
+delimiter = ";"
+
+[semd]
+place = "1"
+visit = "1"
+service_form = "1"
+service_condition = "2"
+
+[semd.codes.policies]
+3 = "Полис ОМС единого образца, бессрочный"
+"""
+COLUMNS = (
+    "patient_id;patient.name.family;patient.name.given;patient.birth_date;patient.snils;encounter.identifier.value;"
+    "encounter.begun;order.diagnosis_code;order.diagnosis_text;encounter.kind_code;encounter.kind_name"
+)
+BORN = "19610409"
+
+
+class Mood(StrEnum):
+    """How a receiver behaves."""
+
+    HONEST = "honest"  # keeps what it acknowledges
+    BROKEN = "broken"  # 500 to everything
+    SLOW = "slow"  # answers after the sender has lost patience, but has kept the document
+    CUTS = "cuts"  # resets the connection in the middle of the answer, having kept the document
+    CUTS_EARLY = "cuts_early"  # resets it before it has read the document
+    FORGETS = "forgets"  # acknowledges and keeps nothing
+
+
+@dataclass
+class MoodyService:
+    """What the receiver holds and saw.
+
+    Attributes
+    ----------
+    held : dict
+        Draft by its id.
+    order : list of str
+        Ids in the order in which they were first kept.
+    mood : callable
+        Chooses how the next request is met.
+    """
+
+    mood: Callable[[], Mood] = lambda: Mood.HONEST
+    held: dict[str, bytes] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    sendings: Counter[str] = field(default_factory=Counter)
+    slow_s: float = 0.5
+    port: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        """Where drafts are put."""
+        return f"http://127.0.0.1:{self.port}/drafts"
+
+    def keep(self, name: str, body: bytes) -> int:
+        """Keep a draft as an honest service does; the status of the answer."""
+        with self.lock:
+            self.sendings[name] += 1
+            if name not in self.held:
+                self.held[name] = body
+                self.order.append(name)
+                return 201
+            return 204 if self.held[name] == body else 409
+
+
+@contextmanager
+def moody_service(service: MoodyService, *, port: int = 0) -> Iterator[MoodyService]:
+    """The service, running; `port` to come back where it was."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            mood = service.mood()
+            if mood is Mood.CUTS_EARLY:
+                self._reset()
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            name = self.path.rpartition("/")[2]
+            if mood is Mood.BROKEN:
+                self._answer(500)
+            elif mood is Mood.FORGETS:
+                self._answer(202)
+            else:
+                status = service.keep(name, body)
+                if mood is Mood.SLOW:
+                    time.sleep(service.slow_s)
+                if mood is Mood.CUTS:
+                    self.wfile.write(b"HTTP/1.1 20")
+                    self._reset()
+                else:
+                    self._answer(status, hashlib.sha256(service.held[name]).hexdigest())
+
+        def do_HEAD(self) -> None:
+            self._answer(200 if self.path.rpartition("/")[2] in service.held else 404)
+
+        def _answer(self, status: int, digest: str = "") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if digest:
+                self.send_header("ETag", f'"{digest}"')
+            self.end_headers()
+
+        def _reset(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+
+        def log_message(self, *_args: object) -> None:
+            """Say nothing."""
+
+        def finish(self) -> None:
+            try:
+                super().finish()
+            except (OSError, ValueError):
+                """The connection was reset on purpose."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+        def handle_error(self, *_args: object) -> None:
+            """A sender that went away is no error of this service."""
+
+    server = Server(("127.0.0.1", port), Handler)
+    service.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield service
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10.0)
+
+
+def patients_table(numbers: range) -> str:
+    """A table of patients P0, P1, ... with names of their own, SNILS with right sums, and a case of care each."""
+    rows = [
+        f"P{number};Иванов;Иван;1961-04-09;{snils(100_000_000 + number)};A-{number};2026-03-01T08:00:00+03:00;"
+        "Z01.6;Радиологическое обследование;2;"
+        for number in numbers
+    ]
+    return "\n".join([COLUMNS, *rows]) + "\n"
+
+
+def snils(number: int) -> str:
+    """Eleven digits whose sum is right."""
+    digits = f"{number:09d}"
+    total = sum(int(digit) * weight for digit, weight in zip(digits, range(9, 0, -1), strict=True))
+    return f"{digits}{(total if total < 100 else total % 101 % 100):02d}"
+
+
+class OutboxRig(PipelineRig):
+    """A pipeline whose route names receivers of the record.
+
+    Parameters
+    ----------
+    folder : Path
+    records : sequence of dict
+        `[[record]]` tables, as a person writes them.
+    patients : int
+        So many patients, P0 and on, are in the table that context is looked up in.
+    """
+
+    def __init__(self, folder: Path, records: list[dict[str, Any]], *, patients: int = 3, **settings: Any) -> None:
+        (folder / "context.toml").write_text(CONTEXT, encoding="utf-8")
+        (folder / "patients.csv").write_text(patients_table(range(patients)), encoding="utf-8")
+        route = CHEST | {"destinations": ["pacs", *(one["name"] for one in records)]}
+        waits = {"first_retry_s": 10, "longest_retry_s": 900, "context_file": folder / "context.toml"}
+        settings = {"outbox": waits} | settings
+        super().__init__(folder, routes=[route], record=records, **settings)
+
+    def courier(self, name: str) -> Courier:
+        """A courier of the destination, as the node makes it."""
+        pipeline = self.pipeline
+        destination = next(one for one in self.settings.record if one.name == name)
+        opening = Opening(destination, self.settings, pipeline.ledger, pipeline.store, lambda: pipeline.cards)
+        return Courier(destination, self.settings.outbox, pipeline.ledger, pipeline.store, opening)
+
+    def study(self, number: int, *, patient: int | None = None, **changes: Any) -> StudyUid:
+        """One film of a patient is received; its study."""
+        uid = StudyUid(f"1.2.826.0.1.77.{number}")
+        values = {
+            "StudyInstanceUID": uid,
+            "StudyID": str(number),
+            "PatientSex": "M",
+            "PatientID": f"P{number if patient is None else patient}",
+            "PatientName": "IVANOV^IVAN",
+            "PatientBirthDate": BORN,
+            "AccessionNumber": f"ACC{number}",
+            "StudyDescription": "Chest",
+            "StudyDate": "20260302",
+            "StudyTime": "114500",
+        } | changes
+        name = f"film-{number}-{len(list(self.folder.glob(f'film-{number}-*')))}.dcm"
+        self.receive(film_file(self.folder / name, disc_picture(64, 48), **values))
+        return uid
+
+    def analysed(self, number: int, *, lesions: int = 1, **changes: Any) -> StudyUid:
+        """A study whose result stands."""
+        uid = self.study(number, **changes)
+        self.settle()
+        self.finish(lesions=lesions)
+        return uid
+
+    def finish(self, *, lesions: int = 1) -> None:
+        """A model says so many lesions of all that is queued, and it is encoded."""
+        for job in self.claim():
+            self.pipeline.encode(self.say(job, self.findings(job, lesions)), "node:worker0:1")
+
+    def rows(self, study_uid: StudyUid) -> tuple[DocumentRow, ...]:
+        """The study's documents."""
+        with self.pipeline.ledger.read() as tx:
+            return documents.of_study(tx, study_uid)
+
+    def every_row(self) -> list[DocumentRow]:
+        """All documents, oldest first."""
+        with self.pipeline.ledger.read() as tx:
+            return sorted(
+                (row for study in self.studies() for row in documents.of_study(tx, study)),
+                key=lambda row: row.id,
+            )
+
+    def studies(self) -> list[StudyUid]:
+        """All studies of the ledger."""
+        from dicom_node.ledger import studies
+
+        with self.pipeline.ledger.read() as tx:
+            return [StudyUid(row.study_uid) for row in studies.newest(tx, limit=100_000)]
+
+    def bring(self, courier: Courier, *, rounds: int = 50) -> None:
+        """Let the courier work until it finds nothing to do."""
+        for _round in range(rounds):
+            if not courier.work():
+                return
+
+    def restart(self, courier: Courier) -> None:
+        """What a node does when it starts after a crash."""
+        courier.close()
+        with self.pipeline.ledger.begin() as tx:
+            outbox.release_attempts(tx)
