@@ -92,8 +92,11 @@ def identifier(known: Identifier, *, kind: str = "", default_system: str = "") -
 
 
 def search_token(found: Resource) -> str:
-    """Write an identifier as the criterion of a conditional interaction, escaped twice: for FHIR and for a URL."""
-    system, value = str(found.get("system") or ""), str(found["value"])
+    """Write an identifier as the criterion of a conditional interaction, escaped twice: for FHIR and for a URL.
+
+    What is asked for is what will be stored: the identifier as `serialised` writes it.
+    """
+    system, value = clean(str(found.get("system") or "")), clean(str(found["value"]))
     return f"identifier={quote(_escaped(system), safe='')}%7C{quote(_escaped(value), safe='')}"
 
 
