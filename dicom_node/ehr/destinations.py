@@ -11,6 +11,9 @@ from pydantic import Field
 
 from dicom_node.ehr.fhir.destination import FhirDestination
 from dicom_node.ehr.hl7v2.destination import MllpDestination
+from dicom_node.ehr.moscow.destination import KafkaDestination
 from dicom_node.ehr.semd.destination import SemdDestination
 
-Record: TypeAlias = Annotated[FhirDestination | MllpDestination | SemdDestination, Field(discriminator="kind")]
+Record: TypeAlias = Annotated[
+    FhirDestination | MllpDestination | SemdDestination | KafkaDestination, Field(discriminator="kind")
+]

@@ -22,7 +22,7 @@ from dicom_node.wording import ReportText
 from inference.findings import Presence
 from inference.refusals import Reason
 from models.wording import CategorySystem
-from tests.moscow_cases import (
+from tests.exchange_cases import (
     LEFT,
     TIMES,
     breast_card,

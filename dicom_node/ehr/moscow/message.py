@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 
 from dicom_node.ehr.context import ContextMissing, DocumentRequest, ProcessingTimes, RefusalNotice
 from dicom_node.ehr.moscow.blocks import highest_percent, write_block
-from dicom_node.ehr.moscow.profile import ISO_8601, ModelId, MoscowProfile
+from dicom_node.ehr.moscow.model_id import ModelId
+from dicom_node.ehr.moscow.profile import ISO_8601, MoscowProfile
 from dicom_node.wording import withdrawal_text
 from inference.findings import Presence
 from inference.refusals import TEXTS, Reason

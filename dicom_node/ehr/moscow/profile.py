@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from dicom_node.ehr.context import SourceStudy
+from dicom_node.ehr.moscow.model_id import ModelId
 from dicom_node.ehr.profile_file import read_profile_file
 from inference.refusals import Reason
 from models.card import Label
@@ -28,7 +29,6 @@ Key = Annotated[str, Field(min_length=1, max_length=64)]
 OptionalKey = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 CodeRef = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+:\S+$")]
-ModelId = Annotated[StrictInt | Annotated[StrictStr, Field(min_length=1, max_length=64)], Field()]
 
 
 class _Part(BaseModel):
@@ -206,6 +206,10 @@ class MoscowProfile(_Part):
         if unknown:
             raise ValueError(f"not among error_categories: {', '.join(unknown)}")
         return self
+
+    def with_model_ids(self, more: Mapping[str, ModelId]) -> MoscowProfile:
+        """The same profile with further numbers of models, which go before its own."""
+        return self.model_copy(update={"model_ids": {**self.model_ids, **more}})
 
     def model_id(self, name: str, version: str) -> ModelId | None:
         """What the exchange calls a model; None where nobody has written it down."""

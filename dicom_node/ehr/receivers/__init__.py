@@ -11,6 +11,7 @@ from dicom_node.ehr.destination import DestinationMisconfigured
 from dicom_node.ehr.destinations import Record
 from dicom_node.ehr.fhir.destination import FhirDestination
 from dicom_node.ehr.hl7v2.destination import MllpDestination
+from dicom_node.ehr.moscow.destination import KafkaDestination
 from dicom_node.ehr.profile_file import ProfileError
 from dicom_node.ehr.receiver import RecordReceiver
 from dicom_node.ehr.semd.profile import SemdProfile
@@ -46,6 +47,10 @@ def _open(destination: Record, semd_profile: SemdProfile | None) -> RecordReceiv
         from dicom_node.ehr.receivers.mllp import MllpReceiver
 
         return MllpReceiver(destination)
+    if isinstance(destination, KafkaDestination):
+        from dicom_node.ehr.receivers.kafka import KafkaReceiver
+
+        return KafkaReceiver(destination)
     from dicom_node.ehr.receivers.semd import SemdReceiver
 
     return SemdReceiver(destination, semd_profile)
