@@ -449,6 +449,16 @@ def test_credentials_come_from_files_and_the_environment(
     assert "Authorization" not in seen_request(opened, tmp_path)
 
 
+def test_a_token_that_no_header_may_carry_is_said_without_sending_anything(opened: Opened, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("ключ\n", encoding="utf-8")
+    with ScriptedServer(answering("200 OK")) as server:
+        (outcome,) = opened(url_of(server), token_file=token).send(outbound_set(tmp_path, 1))
+        assert server.connections == 0
+    assert outcome.sent is Sent.RETRY
+    assert "no header may carry" in outcome.reason and "ключ" not in outcome.reason
+
+
 def test_a_missing_secret_is_said_without_sending_anything(opened: Opened, tmp_path: Path) -> None:
     with ScriptedServer(answering("200 OK")) as server:
         (outcome,) = opened(url_of(server), token_file=tmp_path / "absent").send(outbound_set(tmp_path, 1))
