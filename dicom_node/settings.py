@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dicom_node.assembly import AssemblyRules
 from dicom_node.delivery.archive import Destination
 from dicom_node.ehr.destinations import Record
+from dicom_node.ehr.profile_file import ProfileError
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.profile import Profile
 from dicom_node.store import StoreLimits
@@ -339,6 +340,8 @@ def read_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{named}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{named}: not valid TOML: {error}") from error
+    except ProfileError as error:
+        raise SettingsError(f"{named}: {error}") from error
     except ValidationError as error:
         raise SettingsError(f"{named}: {error.error_count()} fault(s)\n{_faults(error)}") from error
 
@@ -356,6 +359,7 @@ def _beside(settings: Settings, folder: Path) -> Settings:
         update={
             "data_dir": folder / settings.data_dir,
             "routes_file": folder / settings.routes_file if settings.routes_file else None,
+            "profile": tuple(one.beside(folder) for one in settings.profile),
             "destination": tuple(_files_beside(one, folder) for one in settings.destination),
             "record": tuple(_files_beside(one, folder) for one in settings.record),
             "outbox": settings.outbox.model_copy(

@@ -226,9 +226,9 @@ def _rules(settings: Settings) -> DefectRules:
     return DefectRules(
         late_after=timedelta(seconds=settings.monitoring.late_after_s),
         own_reasons=OWN_REASONS,
-        with_pictures=[one.name for one in profiles if one.overlay],
-        with_positive_reports=[one.name for one in profiles if one.sr],
-        with_negative_reports=[one.name for one in profiles if one.negative_sr],
+        with_pictures=[one.name for one in profiles if one.writes_pictures],
+        with_positive_reports=[one.name for one in profiles if one.writes_positive_report],
+        with_negative_reports=[one.name for one in profiles if one.writes_negative_report],
     )
 
 

@@ -182,15 +182,15 @@ def _header(
     return band
 
 
-def lesion_line(mark: Mark, request: EncodeRequest) -> str:
-    """What is known of a marked lesion, on one line."""
+def lesion_line(mark: Mark, request: EncodeRequest, *, is_key: bool = True) -> str:
+    """What is known of a marked lesion, on one line; of several slices `is_key` names this one as the key slice."""
     language = request.profile.language
     lesion = mark.lesion
     parts = [finding_name(lesion, request), texts.percent(lesion.score), _site_name(lesion, language)]
     size = size_text(lesion.measurements, language)
     if size:
         parts.append(size)
-    if len(lesion.region.planes) > 1:
+    if is_key and len(lesion.region.planes) > 1:
         parts.append(texts.SLICE.in_language(language))
     return " · ".join(parts)
 

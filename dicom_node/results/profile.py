@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -74,6 +75,22 @@ class Profile(BaseModel):
             raise ValueError("sr and overlay are both off: nobody would see a lesion")
         return self
 
+    def beside(self, folder: Path) -> Profile:
+        """The same with the Moscow form's file meant from `folder`, and read, so that its faults show at the start.
+
+        Raises
+        ------
+        dicom_node.ehr.profile_file.ProfileError
+            When that file cannot be read or breaks a rule.
+        """
+        if self.form != "moscow":
+            return self
+        from dicom_node.results.moscow.form import SHIPPED, read_form  # the standard form needs none of it
+
+        name = self.moscow_file if self.moscow_file in SHIPPED else str(folder / self.moscow_file)
+        read_form(name)
+        return self.model_copy(update={"moscow_file": name})
+
     @property
     def writes_pictures(self) -> bool:
         """Whether every analysed study gets a series of pictures."""
@@ -100,7 +117,7 @@ class Profile(BaseModel):
         """
         said = self.model_dump(mode="json", exclude={"form", "moscow_file"})
         if self.form == "moscow":
-            from dicom_node.results.moscow.form import read_form  # the standard form needs none of it
+            from dicom_node.results.moscow.form import read_form
 
             said["moscow"] = read_form(self.moscow_file).digest
         canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))

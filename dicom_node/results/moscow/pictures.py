@@ -41,6 +41,7 @@ from inference.findings import AnalysedImage, Findings, Presence, SopUid
 
 _SLICED: Final = frozenset({"CT", "MR", "PT"})
 _DIMMED: Final = 0.3  # of its brightness is left of what lies under words
+_MOST_COVERED: Final = 0.5  # of a picture's height; more words than that stand outside whatever the form says
 _SMALL: Final = 0.85
 _SMALLEST_PX: Final = 12
 
@@ -101,11 +102,9 @@ def _settle_series(capture: Dataset, shown: Shown, *, has_one_body_part: bool) -
     """Sides differ within the one series, so they are told of each image and not of the series (PS3.3 C.7.3.1)."""
     if not has_one_body_part and "BodyPartExamined" in capture:
         del capture.BodyPartExamined
-    if "Laterality" in capture:
-        side = capture.Laterality
+    if capture.get("Laterality"):
+        capture.ImageLaterality = capture.Laterality
         del capture.Laterality
-        if side:
-            capture.ImageLaterality = side
     image = shown_in_header(shown.header.dataset)
     if image.row_direction and image.column_direction:
         capture.PatientOrientation = [image.row_direction, image.column_direction]
@@ -174,7 +173,9 @@ def _header(shown: Shown, words: Words) -> Band:
     name = " ".join(filter(None, (place.laterality, place.view)))
     heading = " · ".join(filter(None, (name, _state(shown, words))))
     band.lines.append(Line(text=heading, size_px=round(letter * 1.15), bold=True, colour=TEXT))
-    band.lines += [Line(text=lesion_line(mark, request), size_px=letter, number=mark.number) for mark in shown.marks]
+    for mark in shown.marks:
+        told = lesion_line(mark, request, is_key=mark.plane == mark.lesion.region.key_plane)
+        band.lines.append(Line(text=told, size_px=letter, number=mark.number))
     if findings.is_positive:
         stated = present_statements(findings, shown.image.sop_instance_uid)
         band.lines += [Line(text=statement_line(one, request), size_px=letter) for one in stated]
@@ -214,21 +215,21 @@ def _drawn(grey: NDArray[np.float32], shown: Shown, top: Image.Image, words: Wor
     picture = Image.fromarray(levels).convert("RGB")
     draw_marks(picture, shown.marks, words.request, scale=1.0, letter=_letter(shown))
     bottom = _footer(shown, words)
-    if words.form.picture.placement is Placement.OUTSIDE:
+    is_small = top.height + bottom.height > picture.height * _MOST_COVERED
+    if words.form.picture.placement is Placement.OUTSIDE or is_small:
         return np.asarray(drawing.stack([top, picture, bottom]))
-    _write_over(picture, top, 0)
-    _write_over(picture, bottom, picture.height - bottom.height)
+    _write_over(picture, top, upper=0)
+    _write_over(picture, bottom, upper=picture.height - bottom.height)
     return np.asarray(picture)
 
 
-def _write_over(picture: Image.Image, band: Image.Image, upper: int) -> None:
+def _write_over(picture: Image.Image, band: Image.Image, *, upper: int) -> None:
     """The letters of a band on the darkened picture."""
-    place = (0, max(0, upper), band.width, min(picture.height, upper + band.height))
-    under = np.asarray(picture.crop(place), dtype=np.float64) * _DIMMED
-    ground = Image.fromarray(np.rint(under).astype(np.uint8))
-    letters = np.any(np.asarray(band)[: ground.height] != drawing.BAND, axis=2)
-    ground.paste(band.crop((0, 0, band.width, ground.height)), mask=Image.fromarray((letters * 255).astype(np.uint8)))
-    picture.paste(ground, place[:2])
+    under = np.asarray(picture.crop((0, upper, band.width, upper + band.height)), dtype=np.float64)
+    ground = Image.fromarray(np.rint(under * _DIMMED).astype(np.uint8))
+    letters = np.any(np.asarray(band) != drawing.BAND, axis=2)
+    ground.paste(band, mask=Image.fromarray(np.where(letters, np.uint8(255), np.uint8(0))))
+    picture.paste(ground, (0, upper))
 
 
 def headers_of(chosen: Sequence[Shown]) -> Mapping[SopUid, SourceHeader]:
