@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from dicom_node.ehr.hl7v2.destination import MllpDestination
 from dicom_node.ehr.semd.destination import SemdDestination
 from dicom_node.stored_secret import SecretUnusable
 from dicom_node.stored_secret import read_secret as read_stored
+from tests.conftest import PROJECT
 
 _RECORDS: TypeAdapter[list[Any]] = TypeAdapter(list[Record])
 _TABLES = """
@@ -50,6 +52,14 @@ def test_tables_of_the_settings_become_destinations_of_their_kind() -> None:
     read = _RECORDS.validate_python(tomllib.loads(_TABLES)["record"])
     assert [type(one) for one in read] == [SemdDestination, SemdDestination, FhirDestination, MllpDestination]
     assert read[0].folder == Path("/var/spool/radnode/physicians") and read[0].accept_research is False
+
+
+@pytest.mark.parametrize(("page", "kinds"), [("semd", ["semd", "semd"]), ("fhir", ["fhir"]), ("hl7v2", ["mllp"])])
+def test_the_examples_of_the_guides_can_be_copied_into_settings(page: str, kinds: list[str]) -> None:
+    text = (PROJECT / "docs" / "howto" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[[record]]" in block]
+    read = [one for block in blocks for one in _RECORDS.validate_python(tomllib.loads(block)["record"])]
+    assert [one.kind for one in read] == kinds
 
 
 def test_reading_them_loads_neither_writers_nor_senders() -> None:

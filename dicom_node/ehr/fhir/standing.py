@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 from dicom_node.ehr.exchange import HttpAnswer
 from dicom_node.ehr.fhir.elements import Resource, document_identifier, own_identifier, report_urn, search_token
@@ -51,7 +52,8 @@ def ids_stand(ask: Ask, receiver_ids: Sequence[str]) -> Held:
 def _corrected(ask: Ask, reports: Sequence[Mapping[str, Any]], ours: Resource) -> Held:
     """Whether the report stands at a later version: some Provenance of it then says that it revised ours."""
     for report in reports:
-        found = _searched(ask(f"Provenance?target=DiagnosticReport/{report.get('id')}"), "Provenance")
+        named = quote(f"DiagnosticReport/{report.get('id')}", safe="/")
+        found = _searched(ask(f"Provenance?target={named}"), "Provenance")
         if isinstance(found, Held):
             return found
         if any(ours == _plain(one) for provenance in found for one in _revised(provenance)):
