@@ -11,14 +11,17 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from dicom_node.ledger import Ledger, deliveries, events, instances, jobs, results, studies
+from dicom_node.ledger import Ledger, deliveries, documents, events, holds, instances, jobs, results, studies
 from dicom_node.ledger.deliveries import DeliveryRow
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.events import Event
+from dicom_node.ledger.holds import Hold
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.results import ResultSetRow
 from dicom_node.ledger.studies import StudyRow
-from dicom_node.states import JobRole, JobState
+from dicom_node.settings import Settings
+from dicom_node.states import DeliveryState, DocumentState, JobRole, JobState
 from dicom_node.wording import ReportText
 from dicom_node.wording.job import text_of_job
 from inference.findings import StudyUid
@@ -41,6 +44,7 @@ class StudyAccount:
     jobs: tuple[Job, ...]
     results: tuple[ResultSetRow, ...]
     deliveries: tuple[DeliveryRow, ...]
+    documents: tuple[DocumentRow, ...] = ()
     texts: Mapping[int, tuple[ReportText, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -88,6 +92,7 @@ class StudyAccount:
                 for one in self.results
             ],
             "deliveries": [{**_delivery_json(one), **_sent_json(self.result_of(one))} for one in self.deliveries],
+            "documents": [document_json(one) for one in self.documents],
         }
 
     def result_of(self, delivery: DeliveryRow) -> ResultSetRow | None:
@@ -105,6 +110,7 @@ class StudyLine:
     lesion_scores: tuple[float, ...]
     objects: int
     deliveries: tuple[str, ...]
+    documents: tuple[str, ...]
     seconds_to_result: float | None
 
     def to_json(self) -> dict[str, object]:
@@ -116,8 +122,91 @@ class StudyLine:
             "lesion_scores": list(self.lesion_scores),
             "result_objects": self.objects,
             "deliveries": list(self.deliveries),
+            "documents": list(self.documents),
             "seconds_from_last_image_to_result": self.seconds_to_result,
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DestinationLine:
+    """One archive or receiver of the record in a list.
+
+    Attributes
+    ----------
+    waiting : int
+        Results or documents that have not arrived and that nobody needs to look at.
+    oldest_waiting_s : float or None
+        Since how long the oldest of them waits; None where none does.
+    arrived : int
+        Those that the destination has.
+    needs_a_person : mapping of str to int
+        How many are in each state that a person must look at.
+    hold : Hold or None
+        Who holds the destination back.
+    """
+
+    name: str
+    kind: str
+    waiting: int
+    oldest_waiting_s: float | None
+    arrived: int
+    needs_a_person: Mapping[str, int]
+    hold: Hold | None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        held = self.hold
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "waiting": self.waiting,
+            "oldest_waiting_s": self.oldest_waiting_s,
+            "arrived": self.arrived,
+            "needs_a_person": dict(self.needs_a_person),
+            "hold": {"since": _iso(held.since), "operator": held.operator, "why": held.why} if held else None,
+        }
+
+
+_ARRIVED = {str(state) for state in (DeliveryState.SENT, DeliveryState.CONFIRMED, *documents.LEFT)}
+_NEEDS_A_PERSON = {
+    str(state) for state in (DeliveryState.FAILED, DocumentState.PARKED, DocumentState.FAILED, DocumentState.REFUSED)
+}
+
+
+def destination_lines(ledger: Ledger, settings: Settings) -> tuple[DestinationLine, ...]:
+    """Every archive and receiver of the settings, in their order, with what the ledger has for it."""
+    with ledger.read() as tx:
+        counts: dict[tuple[str, str], int] = {
+            **{(name, str(state)): count for (name, state), count in deliveries.count_by_state(tx).items()},
+            **{(name, str(state)): count for (name, state), count in documents.count_by_state(tx).items()},
+        }
+        oldest = {**deliveries.oldest_open(tx), **documents.oldest_waiting(tx)}
+        held = holds.every(tx)
+    now = ledger.clock()
+    return tuple(
+        _destination_line(one.name, one.kind, counts, oldest.get(one.name), held.get(one.name), now)
+        for one in (*settings.destination, *settings.record)
+    )
+
+
+def _destination_line(
+    name: str,
+    kind: str,
+    counts: Mapping[tuple[str, str], int],
+    oldest: datetime | None,
+    hold: Hold | None,
+    now: datetime,
+) -> DestinationLine:
+    mine = {state: count for (whose, state), count in counts.items() if whose == name}
+    return DestinationLine(
+        name=name,
+        kind=kind,
+        waiting=mine.get(str(DeliveryState.PENDING), 0),
+        oldest_waiting_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
+        arrived=sum(count for state, count in mine.items() if state in _ARRIVED),
+        needs_a_person={state: count for state, count in mine.items() if state in _NEEDS_A_PERSON},
+        hold=hold,
+    )
 
 
 def account_of(ledger: Ledger, study_uid: StudyUid, cards: Mapping[str, ModelCard] = _NO_CARDS) -> StudyAccount | None:
@@ -135,6 +224,7 @@ def account_of(ledger: Ledger, study_uid: StudyUid, cards: Mapping[str, ModelCar
             jobs=every_job,
             results=results.of_study(tx, study_uid),
             deliveries=deliveries.of_study(tx, study_uid),
+            documents=documents.of_study(tx, study_uid),
             texts={one.id: _texts(one, stored, cards) for one in every_job if one.role is not JobRole.SHADOW},
         )
 
@@ -165,6 +255,7 @@ def _line(tx: sa.Connection, study: StudyRow) -> StudyLine:
         lesion_scores=tuple(lesion.score for job in latest if job.findings for lesion in job.findings.lesions),
         objects=sum(len(row.objects) for row in sets),
         deliveries=tuple(f"{row.destination}: {row.state}" for row in sent),
+        documents=tuple(f"{row.destination}: {row.state}" for row in documents.newest_of_sets(tx, study.study_uid)),
         seconds_to_result=seconds,
     )
 
@@ -224,6 +315,32 @@ def _delivery_json(row: DeliveryRow) -> dict[str, object]:
         "reason": row.reason,
         "sent_at": _iso(row.sent_at),
         "finished_at": _iso(row.finished_at),
+    }
+
+
+def document_json(row: DocumentRow) -> dict[str, object]:
+    """One document of the record as programs read it; it names no patient."""
+    return {
+        "document_id": row.document_id,
+        "set_id": row.set_id,
+        "version": row.version,
+        "replaces": row.replaces,
+        "destination": row.destination,
+        "model_name": row.model_name,
+        "kind": row.kind,
+        "state": row.state,
+        "park_reason": row.park_reason,
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "next_attempt_at": _iso(row.next_attempt_at),
+        "receiver_ids": list(row.receiver_ids),
+        "sha256": row.sha256,
+        "created_at": _iso(row.created_at),
+        "handed_over_at": _iso(row.handed_over_at),
+        "finished_at": _iso(row.finished_at),
+        "returned_at": _iso(row.returned_at),
+        "register_number": row.register_number,
+        "register_code": row.register_code,
     }
 
 

@@ -35,7 +35,7 @@ from dicom_node.delivery.archive import (
     Sent,
 )
 from dicom_node.delivery.backoff import Backoff, Breaker
-from dicom_node.ledger import Ledger, deliveries, events, results
+from dicom_node.ledger import Ledger, deliveries, events, holds, results
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.ledger.results import WrittenObject
 from dicom_node.settings import DeliverySettings
@@ -111,7 +111,8 @@ class Deliverer:
         """One round: take what is due, send, confirm. Returns whether there was anything."""
         now = self.ledger.clock()
         with self.ledger.read() as tx:
-            if not deliveries.any_due(tx, self.destination.name, now):
+            held = holds.is_held(tx, self.destination.name)
+            if held or not deliveries.any_due(tx, self.destination.name, now):
                 return False
         before = self._breaker
         admitted, probing = before.admit(time.monotonic())

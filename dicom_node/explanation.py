@@ -1,4 +1,5 @@
-"""The account of a study in words, as `radnode explain` prints it: every decision in order, then jobs and deliveries.
+"""The account of a study in words, as `radnode explain` prints it: every decision in order, then jobs, deliveries and
+documents of the record.
 
 The report in words follows its job, as it stands in the SR and in documents for the record. What is told many times for
 one reason (an image that was left out) is told once with its number; `--json` has each.
@@ -12,6 +13,7 @@ from itertools import groupby
 
 from dicom_node.account import StudyAccount
 from dicom_node.ledger.deliveries import DeliveryRow
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.events import Event
 from dicom_node.ledger.jobs import Job
 from dicom_node.states import JobRole
@@ -30,6 +32,8 @@ def explanation(account: StudyAccount, *, language: str = "en") -> list[str]:
         lines += _report(next((text for text in account.texts.get(job.id, ()) if text.language == language), None))
     for row in account.deliveries:
         lines += _delivery(row, account)
+    for document in account.documents:
+        lines += _document(document)
     return lines
 
 
@@ -107,6 +111,22 @@ def _delivery(row: DeliveryRow, account: StudyAccount) -> Iterator[str]:
     yield f"Delivery of {what} to {row.destination}: {row.state}{when} after {row.attempts} attempt(s)"
     if row.reason:
         yield f"  {row.reason}"
+
+
+def _document(row: DocumentRow) -> Iterator[str]:
+    which = f" (version {row.version})" if row.version else ""
+    when = f" {_time(row.handed_over_at)}" if row.handed_over_at else ""
+    state = f"{row.state} ({row.park_reason})" if row.park_reason else row.state
+    yield f"Document{which} of {row.model_name} for {row.destination}, {row.kind}: {state}{when}"
+    yield f"  {row.document_id}, {row.attempts} attempt(s)"
+    if row.reason:
+        yield f"  {row.reason}"
+    if row.register_number or row.register_code:
+        said = [f"number {row.register_number}" if row.register_number else ""]
+        said += [f"code {row.register_code}" if row.register_code else ""]
+        yield f"  the register's word: {', '.join(part for part in said if part)}"
+    if row.next_attempt_at:
+        yield f"  next attempt {_time(row.next_attempt_at)}"
 
 
 def _time(at: datetime) -> str:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dicom_node.ledger import Ledger, deliveries, instances, jobs, standings, studies
+from dicom_node.ledger import Ledger, deliveries, documents, holds, instances, jobs, standings, studies
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.reception import ReceptionBoard
 from dicom_node.store import Store
@@ -81,6 +81,8 @@ class NodeMetrics(Collector):
             standing = standings.every(tx)
             delivered = deliveries.count_by_state(tx)
             oldest = deliveries.oldest_open(tx)
+            told, oldest_document = documents.count_by_state(tx), documents.oldest_waiting(tx)
+            held = holds.every(tx)
         for name, help_text, label, counts in counted:
             family = GaugeMetricFamily(name, help_text, labels=[label])
             for value, count in counts.items():
@@ -98,13 +100,21 @@ class NodeMetrics(Collector):
         for (destination, how_far), count in delivered.items():
             family.add_metric([destination, how_far], count)
         yield family
-        yield self._ages(oldest)
+        yield self._ages("radnode_oldest_open_delivery_age_seconds", "Age of the oldest undelivered result", oldest)
+        family = GaugeMetricFamily("radnode_documents", "Documents by state", labels=["destination", "state"])
+        for (destination, became), count in told.items():
+            family.add_metric([destination, became], count)
+        yield family
+        help_text = "Age of the oldest document that was not handed over"
+        yield self._ages("radnode_oldest_waiting_document_age_seconds", help_text, oldest_document)
+        family = GaugeMetricFamily("radnode_destination_held", "1 where a person holds back", labels=["destination"])
+        for destination in held:
+            family.add_metric([destination], 1)
+        yield family
         yield from self._reception()
 
-    def _ages(self, oldest: dict[str, datetime]) -> Metric:
-        family = GaugeMetricFamily(
-            "radnode_oldest_open_delivery_age_seconds", "Age of the oldest undelivered result", labels=["destination"]
-        )
+    def _ages(self, name: str, help_text: str, oldest: dict[str, datetime]) -> Metric:
+        family = GaugeMetricFamily(name, help_text, labels=["destination"])
         now = self._ledger.clock()
         for destination, since in oldest.items():
             family.add_metric([destination], max(0.0, (now - since).total_seconds()))

@@ -99,7 +99,7 @@ class Node:
             Courier(one, settings.outbox, self.ledger, self.store, self._opening(one)) for one in settings.record
         ]
         monitor = Monitor(self.ledger, settings, lambda: installed_models(settings.model_folders).models.values())
-        app = build_app(self.ledger, self.metrics.registry, self.health, monitor, lambda: self.pipeline.cards)
+        app = build_app(self.ledger, self.metrics.registry, self.health, monitor, lambda: self.pipeline.cards, settings)
         self.web = WebServer(app, settings.web.host, settings.web.port)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dicom_node.commands.context import json_option, load_settings, write_json
 from dicom_node.delivery.archive import Destination
+from dicom_node.ehr.destinations import Record
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield from _unknown_destinations(settings)
     for destination in settings.destination:
         yield f"destination {destination.name}", _echo(destination)
+    for receiver in settings.record:
+        yield f"record {receiver.name}", _receiver_fault(receiver, settings)
 
 
 def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -95,7 +98,7 @@ def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
 def _route_fault(route: Route, settings: Settings, known: Standings, cards: Mapping[str, ModelCard]) -> str:
     from dicom_node.serving import choose
 
-    unknown = sorted(set(route.destinations) - set(settings.destinations_list()))
+    unknown = sorted(set(route.destinations) - set(settings.all_destinations_list()))
     if unknown:
         return f"names destinations that are not set: {', '.join(unknown)}"
     choice = choose(route.model, known, cards)
@@ -134,20 +137,23 @@ def _ledger(settings: Settings) -> str:
 
 def _unknown_destinations(settings: Settings) -> Iterator[tuple[str, str]]:
     """What waits for destinations that the settings no longer name."""
-    from dicom_node.ledger import Ledger, deliveries, jobs
+    from dicom_node.ledger import Ledger, deliveries, jobs, outbox
 
     ledger = Ledger(settings.ledger_url)
     try:
         if ledger.schema_version() is None:
             return
-        known = settings.destinations_list()
+        known = settings.all_destinations_list()
         with ledger.read() as tx:
             waiting = deliveries.unknown_destinations(tx, known)
+            told = outbox.unknown_destinations(tx, known)
             meant = jobs.open_for_unknown_destinations(tx, known)
     finally:
         ledger.close()
-    for name in sorted({*waiting, *meant}):
+    for name in sorted({*waiting, *told, *meant}):
         found = f"{waiting.get(name, 0)} open delivery(ies) and {meant.get(name, 0)} open job(s) are meant for it"
+        if name in told:
+            found += f", and {told[name]} open document(s)"
         yield f"destination {name}", f"is not set, but {found}: the next start closes the deliveries as failed"
 
 
@@ -162,3 +168,22 @@ def _echo(destination: Destination) -> str:
     except ArchiveError as error:
         return str(error)
     return ""
+
+
+def _receiver_fault(destination: Record, settings: Settings) -> str:
+    """The context file, the form, address and credentials of a receiver of the record; nothing is sent."""
+    from dicom_node.ehr.destination import DestinationMisconfigured
+    from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
+    from dicom_node.ehr.profile_file import ProfileError
+    from dicom_node.ehr.receivers import open_receiver
+
+    path = settings.outbox.context_file
+    try:
+        context = read_context_file(path) if path else ContextSettings()
+        receiver = open_receiver(destination, semd_profile=context.semd_profile() if path else None)
+    except (ContextFileError, ProfileError, DestinationMisconfigured) as error:
+        return str(error)
+    try:
+        return receiver.check()
+    finally:
+        receiver.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -13,7 +16,18 @@ from dicom_node.settings import Settings, SettingsError, read_settings
 from eval.console import JSON_TO_STDOUT, fail, json_option, write_json
 from inference.findings import StudyUid
 
-__all__ = ["JSON_TO_STDOUT", "fail", "json_option", "load_settings", "one_study", "open_ledger", "write_json"]
+__all__ = [
+    "JSON_TO_STDOUT",
+    "fail",
+    "json_option",
+    "load_settings",
+    "one_study",
+    "open_ledger",
+    "operator_options",
+    "write_json",
+]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def load_settings(ctx: click.Context) -> Settings:
@@ -50,3 +64,16 @@ def one_study(ledger: Ledger, part: str) -> StudyUid:
     if len(found) > 1:
         fail("several studies fit, type more of it:\n  " + "\n  ".join(found))
     return found[0]
+
+
+def operator_options(command: _Command) -> _Command:
+    """Who does it, and why: both are kept in the history."""
+    why = click.option("--why", default="", help="Reason, kept in the history.")
+    operator = click.option(
+        "--operator",
+        default=getpass.getuser,
+        show_default="the user of the system",
+        envvar="RADNODE_OPERATOR",
+        help="Who answers for it, kept in the history.",
+    )
+    return operator(why(command))

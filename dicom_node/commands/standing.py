@@ -6,17 +6,15 @@ follows within seconds. The rules are `dicom_node.promotion`; what two versions 
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 import click
 from rich import box
 from rich.table import Table
 
 from dicom_node import promotion
-from dicom_node.commands.context import fail, json_option, load_settings, open_ledger, write_json
+from dicom_node.commands.context import fail, json_option, load_settings, open_ledger, operator_options, write_json
 from dicom_node.commands.studies import wide_console
 from dicom_node.ledger import Ledger, standings
 from dicom_node.ledger.standings import Change, StandingChanged
@@ -26,21 +24,7 @@ from dicom_node.settings import Settings
 from models.evaluation_report import ReportError, ReportFile, find_report, reports_of
 from models.registry import InstalledModel, WeightsError, installed_models
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _FOLLOWS = "A running node follows within seconds; a study under way ends with the version it began with."
-
-
-def operator_options(command: _Command) -> _Command:
-    """Who does it, and why: both are kept in the history."""
-    why = click.option("--why", default="", help="Reason, kept in the history.")
-    operator = click.option(
-        "--operator",
-        default=getpass.getuser,
-        show_default="the user of the system",
-        envvar="RADNODE_OPERATOR",
-        help="Who answers for it, kept in the history.",
-    )
-    return operator(why(command))
 
 
 @click.command()

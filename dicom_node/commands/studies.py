@@ -10,6 +10,7 @@ from rich.table import Table
 from dicom_node.account import StudyLine, account_of, newest_studies
 from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
 from dicom_node.explanation import explanation
+from dicom_node.settings import Settings
 from dicom_node.states import DeliveryState, JobState
 
 _SHORT_UID = 12
@@ -38,7 +39,8 @@ def wide_console() -> Console:
 def studies_table(lines: tuple[StudyLine, ...]) -> Table:
     """One row a study, as `radnode studies` and the demo print it."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("study", "images", "outcome", "model", "lesions", "objects", "seconds", "delivery"):
+    to_record = ("record",) if any(line.documents for line in lines) else ()
+    for heading in ("study", "images", "outcome", "model", "lesions", "objects", "seconds", "delivery", *to_record):
         table.add_column(heading, overflow="fold", no_wrap=heading not in ("outcome", "model", "lesions"))
     table.caption = "seconds: from the last image to the result in the archive"
     for line in lines:
@@ -56,6 +58,7 @@ def studies_table(lines: tuple[StudyLine, ...]) -> Table:
             str(line.objects),
             seconds,
             _delivered(line.deliveries),
+            *([_delivered(line.documents)] if to_record else []),
         )
     return table
 
@@ -91,27 +94,33 @@ def explain(ctx: click.Context, study: str, json_to: str | None) -> None:
     click.echo("\n".join(explanation(account, language=settings.profile[0].language)))
 
 
+def check_destination(settings: Settings, name: str | None) -> None:
+    """End the command when no archive and no receiver of the record is called so."""
+    known = settings.all_destinations_list()
+    if name and name not in known:
+        fail(f"no destination is called {name}; there are: {', '.join(known) or 'none'}")
+
+
 @click.command()
 @click.argument("study", required=False)
-@click.option("--destination", help="Only deliveries to this destination.")
-@click.option("--all", "every", is_flag=True, help="Every failed or waiting delivery.")
+@click.option("--destination", help="Only what goes to this destination.")
+@click.option("--all", "every", is_flag=True, help="Every failed, parked or waiting delivery and document.")
 @json_option
 @click.pass_context
 def retry(ctx: click.Context, study: str | None, destination: str | None, every: bool, json_to: str | None) -> None:
-    """Try failed jobs and deliveries again now: of STUDY, of a destination, or of all.
+    """Try failed jobs, deliveries and documents again now: of STUDY, of a destination, or of all.
 
     A STUDY of which nothing failed, or whose model has another champion now, is assembled and routed anew.
     """
     if not (study or destination or every):
         fail("say what to retry: a study, --destination NAME, or --all")
-    from dicom_node.ledger import deliveries, events, instances, jobs
+    from dicom_node.ledger import deliveries, documents, events, instances, jobs
     from dicom_node.ledger import studies as study_rows
     from dicom_node.serving import is_replaced
     from dicom_node.states import Stage
 
     settings = load_settings(ctx)
-    if destination and destination not in settings.destinations_list():
-        fail(f"no destination is called {destination}; there are: {', '.join(settings.destinations_list()) or 'none'}")
+    check_destination(settings, destination)
     ledger = open_ledger(settings)
     study_uid = one_study(ledger, study) if study else None
     now = ledger.clock()
@@ -119,6 +128,7 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
         due = deliveries.make_due(
             tx, now, study_uid=study_uid, destination=destination, known=settings.destinations_list()
         )
+        told = documents.make_due(tx, now, study_uid=study_uid, destination=destination, known=settings.records_list())
         again, reopened = 0, False
         if study_uid:
             newest = jobs.newest_of_study(tx, study_uid)
@@ -127,16 +137,18 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
             replaced = any(is_replaced(tx, job) for job in failed)
             again = 0 if replaced else sum(jobs.queue_again(tx, job.id, now) for job in failed)
             study_rows.look_now(tx, study_uid, now)
-            if replaced or (not again and not due):
+            if replaced or (not again and not due and not told):
                 reopened = study_rows.reopen(tx, study_uid, now)
                 instances.index_again(tx, study_uid)
-            what = f"a person asks for another try: {again} job(s), {due} delivery(ies)"
+            what = f"a person asks for another try: {again} job(s), {due} delivery(ies), {told} document(s)"
             what += ", assembled and routed anew" if reopened else ""
             events.add(tx, study_uid, at=now, stage=Stage.DELIVER, what=what)
     if json_to is not None:
-        write_json({"study_uid": study_uid, "jobs": again, "deliveries": due, "routed_anew": reopened}, json_to)
+        counted = {"jobs": again, "deliveries": due, "documents": told}
+        write_json({"study_uid": study_uid, **counted, "routed_anew": reopened}, json_to)
         return
-    click.echo(f"{again} job(s) and {due} delivery(ies) are tried again now")
+    jobs_too = f"{again} job(s), {due} delivery(ies) and {told} document(s)"
+    click.echo(f"{jobs_too if settings.record else f'{again} job(s) and {due} delivery(ies)'} are tried again now")
     if reopened:
         click.echo("the study is assembled and routed anew by the rules and models of now")
 

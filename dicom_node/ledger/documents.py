@@ -273,6 +273,16 @@ def of_study(tx: sa.Connection, study_uid: StudyUid) -> tuple[DocumentRow, ...]:
     return tuple(map(as_row, tx.execute(query)))
 
 
+def in_states(
+    tx: sa.Connection, states: Collection[DocumentState], *, destination: str | None, limit: int
+) -> tuple[DocumentRow, ...]:
+    """Documents in these states, newest first."""
+    query = sa.select(document).where(document.c.state.in_(list(states)))
+    if destination is not None:
+        query = query.where(document.c.destination == destination)
+    return tuple(map(as_row, tx.execute(query.order_by(document.c.id.desc()).limit(limit))))
+
+
 def count_by_state(tx: sa.Connection) -> dict[tuple[str, DocumentState], int]:
     """How many documents are in each state, per destination."""
     columns = (document.c.destination, document.c.state)
