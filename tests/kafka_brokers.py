@@ -105,7 +105,12 @@ class Brokers:
         return list(self._read(topic, count))
 
     def _read(self, topic: str, count: int) -> Iterator[Received]:
-        settings = {"bootstrap.servers": ",".join(self.addresses), "group.id": "tests", "log_level": 0, "fetch.wait.max.ms": 20}
+        settings = {
+            "bootstrap.servers": ",".join(self.addresses),
+            "group.id": "tests",
+            "log_level": 0,
+            "fetch.wait.max.ms": 20,
+        }
         consumer = Consumer(settings)
         try:
             partitions = consumer.list_topics(topic, timeout=_DEADLINE_S).topics[topic].partitions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -388,3 +389,26 @@ def test_a_faulty_profile_is_refused_with_what_is_wrong(tmp_path: Path, old: str
     (tmp_path / "own.toml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ProfileError, match=told):
         read_profile(str(tmp_path / "own.toml"))
+
+
+# --- the page for users -----------------------------------------------------------------------------------------
+
+PAGE = DOCS.parent / "howto" / "moscow.md"
+
+
+def test_the_page_shows_the_messages_as_they_are_written() -> None:
+    request = moscow_document("CT", lesions=1)
+    lesion = measured(request.findings.lesions[0], 11.4, 8.3, 410.5)
+    texts = {"report": "…", "conclusion": "…"}
+    result = json.loads(write_result(replace(request, findings=replace(request.findings, lesions=(lesion,))), PROFILE))
+    shown = [json.loads(one) for one in re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)]
+    assert shown == [
+        result | {"aiResult": result["aiResult"] | texts},
+        json.loads(write_error(refusal_notice(), PROFILE)),
+    ]
+
+
+def test_the_page_names_the_category_of_every_reason() -> None:
+    rows = re.findall(r"^\| ([A-Z][a-z ]+?)(?: \(.*?\))? \| (`.*`) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {reason: category for category, listed in rows for reason in re.findall(r"`(\w+)`", listed)}
+    assert told == {reason.value: category for reason, category in PROFILE.errors.items()}

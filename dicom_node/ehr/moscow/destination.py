@@ -64,8 +64,8 @@ def is_here(server: str) -> bool:
 
 
 def _check_address(server: str) -> None:
-    parts = urlsplit(f"//{server}")
     try:
+        parts = urlsplit(f"//{server}")
         is_whole = bool(parts.hostname) and bool(parts.port) and parts.netloc == server and "@" not in server
     except ValueError:
         is_whole = False
