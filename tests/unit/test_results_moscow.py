@@ -448,3 +448,12 @@ def test_monitoring_expects_pictures_and_a_report_whatever_was_found() -> None:
     assert profile.writes_pictures and profile.writes_positive_report and profile.writes_negative_report
     standard = Profile()
     assert standard.writes_pictures and standard.writes_positive_report and not standard.writes_negative_report
+
+
+def test_the_settings_of_the_guide_are_read_as_they_stand(tmp_path: Path) -> None:
+    page = (SHIPPED.parents[4] / "docs" / "howto" / "moscow.md").read_text(encoding="utf-8")
+    section = page.partition("## Pictures and report in the archive")[2].partition("\n## ")[0]
+    (tmp_path / "radnode.toml").write_text(section.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    settings = read_settings(tmp_path / "radnode.toml")
+    assert settings.profile_of("eris").form == "moscow"
+    assert all(f"| {name} |" in section or name in ("Описание", "Заключение") for name in NAMES)
