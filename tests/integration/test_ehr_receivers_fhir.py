@@ -176,6 +176,15 @@ def test_the_semd_draft_is_a_form_of_the_report(medplum: Medplum) -> None:
     assert "presentedForm" not in medplum.held("DiagnosticReport")[0]
 
 
+def test_a_region_gets_the_semd_draft_as_a_binary(medplum: Medplum) -> None:
+    request = make_document()
+    with opened(_destination(medplum.url, document="odii", attach_semd=True)) as receiver:
+        ids = {_brought(receiver, request).receiver_ids for _ in range(2)}
+    assert len(ids) == 1
+    (binary,) = medplum.held("Binary")
+    assert base64.b64decode(binary["data"]) == write_semd(request, PROFILE)
+
+
 def test_without_the_context_file_no_draft_is_promised(medplum: Medplum) -> None:
     with pytest.raises(DestinationMisconfigured, match=r"region: .*attach_semd.*context file"):
         open_receiver(_destination(medplum.url, attach_semd=True), semd_profile=None)
@@ -261,6 +270,8 @@ def _asked(script: Script, ids: tuple[str, ...] = (), **settings: Any) -> Held:
         ("200 OK", b"<html>Maintenance</html>", Held.ASK_AGAIN),
         ("200 OK", b"[" * 100_000, Held.ASK_AGAIN),
         ("200 OK", _json(resourceType="Bundle", type="searchset", entry="x"), Held.NO),
+        ("200 OK", _json(resourceType="Bundle", type="searchset", total=0), Held.NO),
+        ("200 OK", _json(resourceType="Bundle", type="searchset", total=1), Held.UNSAID),
         ("405 No", b"", Held.UNSAID),
         ("501 No", b"", Held.UNSAID),
         ("404 No", b"", Held.ASK_AGAIN),

@@ -76,7 +76,9 @@ def _searched(answer: HttpAnswer, kind: str) -> list[dict[str, Any]] | Held:
     if content is None or content.get("resourceType") != "Bundle" or content.get("type") != "searchset":
         return Held.ASK_AGAIN
     resources = (entry.get("resource") for entry in _objects(content.get("entry")))
-    return [one for one in resources if isinstance(one, dict) and one.get("resourceType") == kind]
+    found = [one for one in resources if isinstance(one, dict) and one.get("resourceType") == kind]
+    # It counts and does not show: which version it has cannot be told.
+    return Held.UNSAID if not found and content.get("total") else found
 
 
 def _read(answer: HttpAnswer, asked: str) -> Held:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from dicom_node.ehr.semd.destination import SemdDestination
 
 XML: Final = "application/xml"
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+_NO_SYNC_OF_FOLDERS: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 _FILE_MODE: Final = 0o640  # holds patient data: owner writes, the folder's group reads, others see nothing
 
 _TAKEN: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT})
@@ -278,5 +280,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Shares of other machines may know no such call for a folder; their server sees to it.
+        if error.errno not in _NO_SYNC_OF_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
