@@ -32,6 +32,7 @@ from dicom_node.states import DocumentKind
 from dicom_node.wording import ReportText
 from tests.archives import ScriptedServer
 from tests.certificates import Authority
+from tests.conftest import PROJECT
 from tests.record_cases import HOSTILE
 from tests.record_receivers import draft_service, make_envelope, opened
 from tests.semd_cases import make_document
@@ -201,7 +202,9 @@ sys.exit("it never came to its end")
 
 def test_a_kill_at_any_step_leaves_nothing_half_and_the_next_attempt_completes(tmp_path: Path) -> None:
     """Killed before every single opening, renaming and removing of a file: what stands is whole or not there."""
-    subprocess.run([sys.executable, "-c", _KILLED_AT_EVERY_STEP, str(tmp_path), DRAFT.decode()], check=True)
+    subprocess.run(
+        [sys.executable, "-c", _KILLED_AT_EVERY_STEP, str(tmp_path), DRAFT.decode()], check=True, cwd=PROJECT
+    )
     places = sorted(tmp_path.iterdir(), key=lambda one: int(one.name))
     after = []
     for place in places:
