@@ -204,7 +204,8 @@ def states_section() -> str:
     """The states with the comment that stands beside each in the code."""
     lines = [STATES_MARK, "", "## States", ""]
     for enumeration in (states.InstanceState, states.StudyState, states.Outcome, states.JobState, states.JobStage,
-                        states.JobRole, states.DeliveryState, states.Standing, states.StandingAction, states.Reading,
+                        states.JobRole, states.DeliveryState, states.DocumentKind, states.DocumentState,
+                        states.ParkReason, states.Standing, states.StandingAction, states.Reading,
                         states.TruthSource):  # fmt: skip
         lines += [*_enumeration(enumeration, Path(states.__file__)), ""]
     lines += ["## Reasons for not analysing", "", *_enumeration(refusals.Reason, Path(refusals.__file__))]

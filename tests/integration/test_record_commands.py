@@ -21,6 +21,7 @@ from dicom_node.outbox.courier import Courier
 from dicom_node.reception import ReceptionBoard
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebServer
+from inference.findings import StudyUid
 from tests.archives import free_port
 from tests.outbox_rig import MoodyService, OutboxRig, moody_service
 from tests.pipeline_rig import pacs
@@ -81,7 +82,7 @@ def courier(desk: Desk) -> Iterator[Courier]:
     made.close()
 
 
-def parked(desk: Desk, courier: Courier) -> str:
+def parked(desk: Desk, courier: Courier) -> StudyUid:
     """A study whose images and record differ in the birth date: its document waits for a person."""
     study = desk.rig.analysed(0, PatientBirthDate="19610904")
     desk.rig.bring(courier)
