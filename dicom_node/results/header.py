@@ -96,6 +96,7 @@ _ASCII_LIMIT: Final = 0x80
 _ESCAPE: Final = 0x1B
 _DELIMITERS: Final = set(b"\\^=")  # after each of them the first character set applies again (PS3.5 6.1.2.5.3)
 _LATIN_LETTERS: Final = 0xC0  # first accented letter of ISO 8859-1; in CP1251 every Cyrillic letter but two lies here
+_YO: Final = b"\xa8\xb8"  # these two, Ё and ё; in ISO 8859-1 they are no letters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +270,8 @@ def _is_utf_8(raw: bytes) -> bool:
 
 def _looks_cyrillic(raw: bytes) -> bool:
     """Whether some word consists of nothing but accented letters: no Western name does, every CP1251 name does."""
-    return any(min(word) >= _LATIN_LETTERS for word in re.split(rb"[\x00-\x40\\\^=_`-]+", raw) if word)
+    words = (word.translate(None, _YO) for word in re.split(rb"[\x00-\x40\\^=_`-]+", raw))
+    return any(min(word) >= _LATIN_LETTERS for word in words if word)
 
 
 def to_utf_8(raw: bytes, declared: tuple[str, ...]) -> bytes:

@@ -270,6 +270,25 @@ def test_frames_of_a_multi_frame_image_are_chosen_like_slices(shared_data: Path)
     assert normal.SourceImageSequence[0].ReferencedFrameNumber == 2
 
 
+def test_a_finding_without_a_place_in_a_multi_frame_image_is_shown_once(shared_data: Path) -> None:
+    source = shared_data / "dicom_samples" / "pydicom-data_eCT_Supplemental.dcm"
+    card = make_card()
+    findings = make_findings([source], card, lesions=0, present_without_place=True)
+    _, captures = read(encode(make_request([source], card=card, findings=findings, profile=MOSCOW)))
+    assert len(captures) == 1
+
+
+def test_a_lesion_that_names_the_only_frame_of_its_image_is_marked_like_one_that_names_none(film: Path) -> None:
+    request = moscow_request([film], lesions=1)
+    assert request.findings is not None
+    (lesion,) = request.findings.lesions
+    plane = dataclasses.replace(lesion.region.key_plane, frame_number=1)
+    named = dataclasses.replace(lesion, region=dataclasses.replace(lesion.region, planes=(plane,)))
+    findings = dataclasses.replace(request.findings, lesions=(named,))
+    pictures = [read(encode(one))[1][0] for one in (request, dataclasses.replace(request, findings=findings))]
+    assert pictures[0].PixelData == pictures[1].PixelData
+
+
 def test_over_the_picture_rows_and_columns_are_those_of_the_film(film: Path, changed: Callable[..., Profile]) -> None:
     profile = changed(('placement = "outside"', 'placement = "over"'))
     _, (capture,) = read(encode(moscow_request([film], profile=profile)))

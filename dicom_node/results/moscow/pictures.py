@@ -133,12 +133,20 @@ def _of_stack(every: Sequence[Shown], words: Words) -> list[Shown]:
     marked = [_with_marks(shown, findings) for shown in every]
     if words.form.picture.slices is Slices.ALL or len(every) == 1:
         return marked
-    wanted = [shown for shown in marked if shown.marks or is_named(findings, shown.image.sop_instance_uid)]
+    wanted = [shown for shown in marked if shown.marks or _is_named(shown, findings)]
     return wanted or [marked[len(marked) // 2]]
 
 
+def _is_named(shown: Shown, findings: Findings) -> bool:
+    """Whether something is said of this one slice; what is said of a multi-frame image is said of no frame of it."""
+    return shown.frame_number is None and is_named(findings, shown.image.sop_instance_uid)
+
+
 def _with_marks(shown: Shown, findings: Findings) -> Shown:
-    return replace(shown, marks=marks_on(findings, shown.image.sop_instance_uid, shown.frame_number))
+    """A lesion of a single picture may name its frame or not: no frame and the first frame are the same."""
+    frames = (None, 1) if shown.frame_number in (None, 1) else (shown.frame_number,)
+    marks = [mark for frame in frames for mark in marks_on(findings, shown.image.sop_instance_uid, frame)]
+    return replace(shown, marks=tuple(sorted(marks, key=lambda mark: mark.number)))
 
 
 def _headers(words: Words, chosen: Sequence[Shown]) -> list[Image.Image]:
