@@ -7,7 +7,8 @@
     infer     `study_input`,       worker: what the engine needs, and          → Findings or a refusal, committed
               `commit_analysis`      what it said
     encode    `encoding`           worker: findings to DICOM objects           → result set and its deliveries
-    deliver   `dicom_node.deliverer`  one thread per destination               → SENT, CONFIRMED
+    deliver   `dicom_node.deliverer`  one thread per archive                   → SENT, CONFIRMED
+    tell      `dicom_node.outbox`  one thread per receiver of the record       → documents handed over
     retract   `dicom_node.withdrawal`  a person withdraws results              → rejection notes and their deliveries
 
 Each method is one stage and commits its own work; a stage that is repeated after a crash changes nothing that stands.
@@ -29,6 +30,7 @@ from dicom_node.ledger import Ledger, events, instances, jobs, shadows, standing
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job, NewJob
 from dicom_node.ledger.studies import StudyRow
+from dicom_node.outbox.queueing import queue_withdrawal
 from dicom_node.outcomes import conclude, conclude_job, end, is_outdated, note
 from dicom_node.promotion import enter_first
 from dicom_node.routing import Candidate, Plan, Routes, route_study
@@ -252,6 +254,8 @@ class Pipeline:
         candidates = _candidates(arrived)
         refusal = self._refuse_whole_study(arrived)
         if refusal:
+            if refusal.reason is Reason.TWO_PATIENTS:  # what the record was told may stand under the wrong one
+                queue_withdrawal(tx, study.study_uid, now)
             end(tx, study, Outcome.NOT_ANALYSED, now, refusal)
             return
         if arrived and all(stored.state is InstanceState.QUARANTINED for stored in arrived):

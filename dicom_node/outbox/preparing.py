@@ -281,6 +281,8 @@ class Preparer:
             raise _Stop(NotYet(told="; ".join(found.ask_again)))
         if found.no_use:
             raise _Stop(Parked(why=ParkReason.CONTEXT_INVALID, told="; ".join(found.no_use)))
+        if known.row.kind is DocumentKind.WITHDRAWAL:
+            return found  # it goes where the report went; taking back is right whoever the patient is
         others = self._under_same_accession_number(known.study.study_uid, header.key)
         compared = reconcile(
             header.known,

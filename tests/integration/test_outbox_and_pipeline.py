@@ -1,0 +1,91 @@
+"""Where the stages of a study meet the outbox: what is queued, and what is taken back because the study changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from dicom_node.outbox.courier import Courier
+from dicom_node.states import DocumentKind, DocumentState, Outcome
+from inference.refusals import Reason, Refusal
+from tests.outbox_rig import MoodyService, OutboxRig, moody_service
+from tests.pipeline_rig import CHEST
+from training.toml import to_toml
+
+V3 = "{urn:hl7-org:v3}"
+
+
+@pytest.fixture
+def service() -> Iterator[MoodyService]:
+    with moody_service(MoodyService()) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(tmp_path: Path, service: MoodyService) -> Iterator[OutboxRig]:
+    made = OutboxRig(tmp_path, [{"name": "mis", "kind": "semd", "url": service.url, "accept_research": True}])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def courier(rig: OutboxRig) -> Iterator[Courier]:
+    made = rig.courier("mis")
+    yield made
+    made.close()
+
+
+def test_a_second_patient_in_the_study_takes_back_what_the_record_was_told(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(1)
+    rig.bring(courier)
+    rig.study(1, patient=2)
+    rig.settle()
+    assert rig.account(study).study.outcome is Outcome.NOT_ANALYSED
+    rig.bring(courier)
+    report, withdrawal = rig.rows(study)
+    assert (withdrawal.kind, withdrawal.state) == (DocumentKind.WITHDRAWAL, DocumentState.HANDED_OVER)
+    assert withdrawal.replaces == report.document_id and withdrawal.version == 2
+    told = etree.fromstring(service.held[withdrawal.document_id])
+    numbers = told.xpath("//v:patientRole/v:id[1]/@extension", namespaces={"v": V3[1:-1]})
+    assert numbers == ["P1"], "the patient under whom the report was filed"
+
+
+def test_a_route_may_name_the_record_alone(tmp_path: Path, rig: OutboxRig, courier: Courier) -> None:
+    route = CHEST | {"destinations": ["mis"]}
+    (tmp_path / "routes.toml").write_text(to_toml({"route": [route]}), encoding="utf-8")
+    from dicom_node.routing import read_routes
+
+    rig.pipeline.routes = read_routes(tmp_path / "routes.toml")
+    study = rig.analysed(1)
+    account = rig.account(study)
+    assert account.study.outcome is Outcome.ANALYSED and not account.deliveries
+    assert [one.role for row in account.results for one in row.objects] == ["sr", "overlay"], "for the key image"
+    rig.bring(courier)
+    assert [row.state for row in rig.rows(study)] == [DocumentState.HANDED_OVER]
+
+
+def test_the_key_image_of_the_document_is_the_overlay_in_jpeg(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(1)
+    rig.bring(courier)
+    (row,) = rig.rows(study)
+    told = etree.fromstring(service.held[row.document_id])
+    pictures = told.xpath("//v:observationMedia/v:value[@representation='B64']", namespaces={"v": V3[1:-1]})
+    assert [one.get("mediaType") for one in pictures] == ["image/jpeg"]
+
+
+def test_a_refusal_is_no_document_for_a_receiver_that_does_not_ask_for_refusals(
+    rig: OutboxRig, courier: Courier
+) -> None:
+    study = rig.study(1)
+    rig.settle()
+    for job in rig.claim():
+        rig.pipeline.encode(rig.say(job, refusal=Refusal(reason=Reason.VIEW)), "node:worker0:1")
+    rig.bring(courier)
+    assert rig.rows(study) == ()
