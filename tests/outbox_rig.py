@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from lxml import etree
+
 from dicom_node.ledger import documents, outbox
 from dicom_node.ledger.documents import DocumentRow
 from dicom_node.outbox.courier import Courier
@@ -80,6 +82,8 @@ class Mood(StrEnum):
     CUTS = "cuts"  # resets the connection in the middle of the answer, having kept the document
     CUTS_EARLY = "cuts_early"  # resets it before it has read the document
     FORGETS = "forgets"  # acknowledges and keeps nothing
+    BUSY = "busy"  # 503, and says for how long
+    ECHOES = "echoes"  # refuses for good, and repeats what it was sent
 
 
 @dataclass
@@ -94,13 +98,25 @@ class MoodyService:
         Ids in the order in which they were first kept.
     mood : callable
         Chooses how the next request is met.
+    poison : set of str
+        Ids that are answered 500 whatever the mood.
+    requests : int
+        Drafts that came, whatever became of them.
+    conflicts : int
+        Drafts that came with other content than what was kept under their id.
+    busy_s : int
+        What a busy service asks to wait.
     """
 
     mood: Callable[[], Mood] = lambda: Mood.HONEST
     held: dict[str, bytes] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
     sendings: Counter[str] = field(default_factory=Counter)
+    poison: set[str] = field(default_factory=set)
+    requests: int = 0
+    conflicts: int = 0
     slow_s: float = 0.5
+    busy_s: int = 120
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -117,69 +133,95 @@ class MoodyService:
                 self.held[name] = body
                 self.order.append(name)
                 return 201
-            return 204 if self.held[name] == body else 409
+            if self.held[name] == body:
+                return 204
+            self.conflicts += 1
+            return 409
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, service: MoodyService, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.service = service
+
+    def handle_error(self, *_args: object) -> None:
+        """A sender that went away is no error of this service."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_PUT(self) -> None:
+        service = self.server.service
+        service.requests += 1
+        mood = service.mood()
+        if mood is Mood.CUTS_EARLY:
+            self._reset()
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        name = self._name
+        if mood is Mood.BROKEN or name in service.poison:
+            self._answer(500)
+        elif mood is Mood.BUSY:
+            self._answer(503, after_s=service.busy_s)
+        elif mood is Mood.ECHOES:
+            self._answer(422, said=" ".join(etree.fromstring(body).xpath("//text() | //@*")).encode())
+        elif mood is Mood.FORGETS:
+            self._answer(202)
+        else:
+            self._keep(name, body, mood)
+
+    def _keep(self, name: str, body: bytes, mood: Mood) -> None:
+        service = self.server.service
+        status = service.keep(name, body)
+        if mood is Mood.SLOW:
+            time.sleep(service.slow_s)
+        if mood is Mood.CUTS:
+            self.wfile.write(b"HTTP/1.1 20")
+            self._reset()
+        else:
+            self._answer(status, hashlib.sha256(service.held[name]).hexdigest())
+
+    def do_HEAD(self) -> None:
+        self._answer(200 if self._name in self.server.service.held else 404)
+
+    @property
+    def _name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def _answer(self, status: int, digest: str = "", *, after_s: int | None = None, said: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(said)))
+        if digest:
+            self.send_header("ETag", f'"{digest}"')
+        if after_s is not None:
+            self.send_header("Retry-After", str(after_s))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except (OSError, ValueError):
+            """The connection was reset on purpose."""
 
 
 @contextmanager
 def moody_service(service: MoodyService, *, port: int = 0) -> Iterator[MoodyService]:
     """The service, running; `port` to come back where it was."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_PUT(self) -> None:
-            mood = service.mood()
-            if mood is Mood.CUTS_EARLY:
-                self._reset()
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            name = self.path.rpartition("/")[2]
-            if mood is Mood.BROKEN:
-                self._answer(500)
-            elif mood is Mood.FORGETS:
-                self._answer(202)
-            else:
-                status = service.keep(name, body)
-                if mood is Mood.SLOW:
-                    time.sleep(service.slow_s)
-                if mood is Mood.CUTS:
-                    self.wfile.write(b"HTTP/1.1 20")
-                    self._reset()
-                else:
-                    self._answer(status, hashlib.sha256(service.held[name]).hexdigest())
-
-        def do_HEAD(self) -> None:
-            self._answer(200 if self.path.rpartition("/")[2] in service.held else 404)
-
-        def _answer(self, status: int, digest: str = "") -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            if digest:
-                self.send_header("ETag", f'"{digest}"')
-            self.end_headers()
-
-        def _reset(self) -> None:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            self.connection.close()
-
-        def log_message(self, *_args: object) -> None:
-            """Say nothing."""
-
-        def finish(self) -> None:
-            try:
-                super().finish()
-            except (OSError, ValueError):
-                """The connection was reset on purpose."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        allow_reuse_address = True
-
-        def handle_error(self, *_args: object) -> None:
-            """A sender that went away is no error of this service."""
-
-    server = Server(("127.0.0.1", port), Handler)
+    server = _Server(service, port)
     service.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -218,12 +260,22 @@ class OutboxRig(PipelineRig):
         `[[record]]` tables, as a person writes them.
     patients : int
         So many patients, P0 and on, are in the table that context is looked up in.
+    model : str
+        What the route names, a version with it where one is pinned.
     """
 
-    def __init__(self, folder: Path, records: list[dict[str, Any]], *, patients: int = 3, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: list[dict[str, Any]],
+        *,
+        patients: int = 3,
+        model: str = "toy-opacity",
+        **settings: Any,
+    ) -> None:
         (folder / "context.toml").write_text(CONTEXT, encoding="utf-8")
         (folder / "patients.csv").write_text(patients_table(range(patients)), encoding="utf-8")
-        route = CHEST | {"destinations": ["pacs", *(one["name"] for one in records)]}
+        route = CHEST | {"model": model, "destinations": ["pacs", *(one["name"] for one in records)]}
         waits = {"first_retry_s": 10, "longest_retry_s": 900, "context_file": folder / "context.toml"}
         settings = {"outbox": waits} | settings
         super().__init__(folder, routes=[route], record=records, **settings)

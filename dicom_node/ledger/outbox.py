@@ -17,6 +17,9 @@ from dicom_node.ledger.documents import DocumentRow, as_row, by_ids
 from dicom_node.ledger.schema import document
 from dicom_node.states import DocumentState, ParkReason, Stage
 
+# These wait for a person or are dead: whatever they hold has not left.
+_STOPPED = (DocumentState.PARKED, DocumentState.WITHHELD, DocumentState.FAILED)
+
 
 class Task(StrEnum):
     """What a courier has to do next with a document."""
@@ -30,18 +33,23 @@ def any_due(tx: sa.Connection, destination: str, task: Task, now: datetime) -> b
     return tx.execute(_due(destination, task, now).limit(1)).first() is not None
 
 
-def claim_due(tx: sa.Connection, destination: str, task: Task, now: datetime, *, limit: int) -> tuple[DocumentRow, ...]:
+def claim_due(
+    tx: sa.Connection, destination: str, task: Task, now: datetime, *, limit: int, probing: bool = False
+) -> tuple[DocumentRow, ...]:
     """Mark due documents of a destination as being worked on and return them, oldest first, one per study.
 
-    A study's later document waits until its earlier one has arrived for good, so that nothing overtakes.
+    A study's later document waits until its earlier one has arrived for good, so that nothing overtakes. While a
+    receiver is `probing`, what failed least often comes first: one document that always fails must not be every probe.
     """
-    query = _due(destination, task, now).order_by(document.c.id).limit(limit)
+    order = (document.c.attempts, document.c.id) if probing else (document.c.id,)
+    query = _due(destination, task, now).order_by(*order).limit(limit)
     if tx.dialect.name == "postgresql":
         query = query.with_for_update(skip_locked=True)
     ids = list(tx.execute(query).scalars())
     if ids:
         tx.execute(document.update().where(document.c.id.in_(ids)).values(attempt_started_at=now))
-    return by_ids(tx, ids)
+    claimed = {row.id: row for row in by_ids(tx, ids)}
+    return tuple(claimed[one] for one in ids)
 
 
 def _due(destination: str, task: Task, now: datetime) -> sa.Select[int]:
@@ -92,7 +100,13 @@ def count_attempt(tx: sa.Connection, row_id: int) -> None:
 def set_handed_over(
     tx: sa.Connection, row_id: int, *, at: datetime, receiver_ids: Sequence[str], ask_at: datetime | None, told: str
 ) -> None:
-    """The receiver acknowledged; `ask_at` is when to ask whether it has it, None when it cannot be asked."""
+    """The receiver acknowledged; `ask_at` is when to ask whether it has it, None when it cannot be asked.
+
+    Of a document that came back signed or registered before this, only when and under which names it was taken.
+    """
+    taken: dict[str, object] = {"handed_over_at": at, "receiver_ids": list(receiver_ids)}
+    never = document.c.handed_over_at.is_(None)
+    tx.execute(document.update().where(document.c.id == row_id, sa.not_(_is_under_way()), never).values(**taken))
     _set(
         tx,
         row_id,
@@ -100,10 +114,9 @@ def set_handed_over(
         attempt_started_at=None,
         next_attempt_at=ask_at,
         confirmations_asked=0,
-        handed_over_at=at,
-        receiver_ids=list(receiver_ids),
         finished_at=None if ask_at else at,
         reason=told or None,
+        **taken,
     )
 
 
@@ -157,7 +170,10 @@ def set_failed(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> No
 
 
 def set_overtaken(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
-    """It need not leave any more."""
+    """It need not leave any more, and neither may what stands before it in its set and never left: it is taken back."""
+    set_id = sa.select(document.c.set_id).where(document.c.id == row_id).scalar_subquery()
+    stopped = (document.c.set_id == set_id, document.c.id < row_id, document.c.state.in_(_STOPPED))
+    tx.execute(document.update().where(*stopped).values(state=DocumentState.OVERTAKEN, park_reason=None))
     _end(tx, row_id, DocumentState.OVERTAKEN, at, told)
 
 
@@ -183,7 +199,12 @@ def _end(
 
 
 def _set(tx: sa.Connection, row_id: int, **values: object) -> None:
-    tx.execute(document.update().where(document.c.id == row_id).values(**values))
+    """Enter what became of a document, unless its signer or register has said more of it meanwhile."""
+    tx.execute(document.update().where(document.c.id == row_id, _is_under_way()).values(**values))
+
+
+def _is_under_way() -> sa.ColumnElement[bool]:
+    return document.c.state.in_((DocumentState.PENDING, DocumentState.HANDED_OVER))
 
 
 def count_written_waiting(tx: sa.Connection, destination: str) -> int:
@@ -234,7 +255,10 @@ def give_up_parked(tx: sa.Connection, *, parked_before: datetime, now: datetime)
     query = sa.select(document).where(document.c.state == DocumentState.PARKED, document.c.finished_at < parked_before)
     rows = [as_row(row) for row in tx.execute(query)]
     for row in rows:
-        set_failed(tx, row.id, at=now, told=f"nobody looked at it in time; it was parked because: {row.reason}")
+        told = f"nobody looked at it in time; it was parked because: {row.reason}"
+        still = (document.c.id == row.id, document.c.state == DocumentState.PARKED)
+        dead = {"state": DocumentState.FAILED, "finished_at": now, "park_reason": None, "reason": told}
+        tx.execute(document.update().where(*still).values(**dead))
         what = f"document for {row.destination}: parked for too long, given up"
         events.add(tx, row.study_uid, at=now, stage=Stage.DELIVER, what=what)
     return len(rows)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import structlog
 
-from dicom_node.delivery.backoff import Backoff, Breaker
-from dicom_node.ehr.answer import Accepted, Answer, Refused, Retry
+from dicom_node.delivery.backoff import Backoff, Breaker, Circuit
+from dicom_node.ehr.answer import Accepted, Answer, Discretion, Refused, Retry
 from dicom_node.ehr.destination import DestinationMisconfigured
 from dicom_node.ehr.destinations import Record
 from dicom_node.ehr.receiver import Envelope, Held, RecordReceiver
@@ -138,13 +138,13 @@ class Courier:
             log.error("documents wait: the destination cannot be used", destination=self._name, reason=reason)
         self._told_misconfigured = reason
 
-    def _claim(self, task: Task) -> tuple[DocumentRow, ...]:
+    def _claim(self, task: Task, *, probing: bool = False) -> tuple[DocumentRow, ...]:
         now = self.ledger.clock()
         with self.ledger.read() as tx:
             if not outbox.any_due(tx, self._name, task, now):
                 return ()
         with self.ledger.begin() as tx:
-            return outbox.claim_due(tx, self._name, task, now, limit=self.settings.batch)
+            return outbox.claim_due(tx, self._name, task, now, limit=self.settings.batch, probing=probing)
 
     # writing ---------------------------------------------------------------------------------------------------------
 
@@ -223,29 +223,20 @@ class Courier:
         with self.ledger.read() as tx:
             if holds.is_held(tx, self._name) or not outbox.any_due(tx, self._name, Task.BRING, now):
                 return False
-        admitted, probing = self._breaker.admit(self._seconds())
-        if not admitted:
+        # This thread alone asks, one document after the other: a probe ends before the next is thought of.
+        circuit = self._breaker.circuit(self._seconds())
+        if circuit is Circuit.OPEN:
             return False
-        rows = self._claim(Task.BRING)
-        if rows:
-            self._breaker = probing
-        return self._each(rows, self._bring, stop)
+        return self._each(self._claim(Task.BRING, probing=circuit is Circuit.HALF_OPEN), self._bring, stop)
 
     def _bring(self, row: DocumentRow) -> bool:
         """Send or ask; returns whether the receiver is worth the next document."""
+        if row.state is DocumentState.HANDED_OVER:  # asked for by its names: nothing of what was sent is needed
+            return self._confirm(row, _envelope(row, Discretion()))
         letter = self._letter(row)
         if letter is None:
             return True
-        envelope = Envelope(
-            document_id=row.document_id,
-            set_id=row.set_id,
-            version=row.version or 1,
-            kind=row.kind,
-            study_uid=row.study_uid,
-            discretion=letter.discretion,
-        )
-        if row.state is DocumentState.HANDED_OVER:
-            return self._confirm(row, envelope)
+        envelope = _envelope(row, letter.discretion)
         with self.ledger.begin() as tx:
             outbox.count_attempt(tx, row.id)
         answer = self._receiver().send(letter.body, envelope)
@@ -275,6 +266,15 @@ class Courier:
         else:
             self._breaker = self._breaker.succeeded()
 
+    def _note_question(self, held: Held) -> None:
+        """A question is a probe as good as a document; while documents pass, one without an answer says nothing."""
+        if self._breaker.circuit(self._seconds()) is Circuit.CLOSED or held is Held.UNSAID:
+            return
+        if held is Held.ASK_AGAIN:
+            self._breaker = self._breaker.failed(self._seconds(), draw=random.random())
+        else:
+            self._breaker = self._breaker.succeeded()
+
     def _answered(self, row: DocumentRow, answer: Answer) -> bool:
         """Enter the receiver's answer; returns whether it has taken the document."""
         now = self.ledger.clock()
@@ -301,6 +301,7 @@ class Courier:
     def _confirm(self, row: DocumentRow, envelope: Envelope) -> bool:
         held = self._receiver().confirm(envelope, row.receiver_ids)
         now = self.ledger.clock()
+        self._note_question(held)
         with self.ledger.begin() as tx:
             if held is Held.YES:
                 outbox.set_confirmed(tx, row.id, at=now, told="the receiver shows it")
@@ -337,6 +338,17 @@ class Courier:
     def _event(self, tx: sa.Connection, row: DocumentRow, what: str, detail: str) -> None:
         what = f"{row.kind} of {row.model_name}: {what}"
         events.add(tx, row.study_uid, at=self.ledger.clock(), stage=Stage.DELIVER, what=what, detail=detail)
+
+
+def _envelope(row: DocumentRow, discretion: Discretion) -> Envelope:
+    return Envelope(
+        document_id=row.document_id,
+        set_id=row.set_id,
+        version=row.version or 1,
+        kind=row.kind,
+        study_uid=row.study_uid,
+        discretion=discretion,
+    )
 
 
 def _ended(prepared: Preparation) -> str:

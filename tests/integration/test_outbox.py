@@ -7,6 +7,7 @@ happens over a day of outages is `test_outbox_receiver_day`; what kills do, `tes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from lxml import etree
 
 from dicom_node import withdrawal
-from dicom_node.ledger import documents, holds
+from dicom_node.ledger import documents, holds, outbox
 from dicom_node.ledger.holds import Hold
+from dicom_node.ledger.outbox import Task
 from dicom_node.outbox.courier import Courier
 from dicom_node.outbox.queueing import RecordRoute, queue_job
 from dicom_node.states import DocumentKind, DocumentState, ParkReason
@@ -326,3 +328,190 @@ def test_a_pause_lets_documents_be_written_and_none_leave_and_its_end_sends_them
         assert holds.release(tx, "emr")
     rig.bring(courier)
     assert service.sendings == {row.document_id: 1}
+
+
+# what a person or a fault must not undo -------------------------------------------------------------------------------
+
+
+def under_way(rig: OutboxRig, task: Task) -> None:
+    """A courier has just taken what is due, and is not done with it."""
+    with rig.pipeline.ledger.begin() as tx:
+        assert outbox.claim_due(tx, "emr", task, rig.clock(), limit=9)
+
+
+def test_a_report_that_was_parked_while_it_was_taken_back_does_not_leave_by_retry(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+    under_way(rig, Task.WRITE)
+    retract(rig, study)
+    rig.restart(courier)
+    change_patients(rig, "P0;Иванов;Иван", "P0;Петров;Иван")
+    rig.bring(courier)
+    change_patients(rig, "P0;Петров;Иван", "P0;Иванов;Иван")
+    assert make_due(rig) == 0, "the result was taken back: nobody may send it now"
+    rig.bring(courier)
+    assert not service.sendings
+
+
+def test_a_report_that_was_refused_while_it_was_taken_back_does_not_leave_by_retry(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+    service.mood = lambda: Mood.BROKEN
+    rig.bring(courier)
+    retract(rig, study)
+    service.mood = lambda: Mood.ECHOES
+    rig.clock.move(RESEND_S)
+    rig.bring(courier)
+    service.mood = lambda: Mood.HONEST
+    assert make_due(rig) == 0
+    rig.clock.move(RESEND_S)
+    rig.bring(courier)
+    assert not service.held
+    assert not [row for row in rig.rows(study) if row.is_open]
+
+
+def test_a_signature_that_comes_back_before_the_acknowledgement_stands(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+
+    def register() -> Mood:
+        with rig.pipeline.ledger.begin() as tx:
+            row = only(rig, study)
+            assert documents.set_returned(
+                tx, row.document_id, state=DocumentState.REGISTERED, at=rig.clock(), number="N-1"
+            )
+        return Mood.HONEST
+
+    service.mood = register
+    rig.bring(courier)
+    row = only(rig, study)
+    assert (row.state, row.register_number) == (DocumentState.REGISTERED, "N-1")
+    assert row.handed_over_at is not None
+    assert service.sendings == {row.document_id: 1}
+
+
+def test_a_signature_that_comes_back_while_the_receiver_is_too_slow_stands(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+
+    def register() -> Mood:
+        with rig.pipeline.ledger.begin() as tx:
+            documents.set_returned(tx, only(rig, study).document_id, state=DocumentState.SIGNED, at=rig.clock())
+        return Mood.CUTS
+
+    service.mood = register
+    rig.bring(courier)
+    rig.clock.move(RESEND_S)
+    rig.bring(courier)
+    assert only(rig, study).state is DocumentState.SIGNED
+    assert service.requests == 1
+
+
+def test_a_lost_letter_of_what_was_acknowledged_does_not_make_a_dead_letter_of_it(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+    service.mood = lambda: Mood.FORGETS
+    rig.bring(courier)
+    row = only(rig, study)
+    assert row.state is DocumentState.HANDED_OVER
+    service.keep(row.document_id, b"it came late")
+    rig.pipeline.store.remove(str(row.path))
+    rig.clock.move(RESEND_S)
+    rig.bring(courier)
+    assert only(rig, study).state is DocumentState.HANDED_OVER
+    assert only(rig, study).finished_at is not None
+
+
+# receivers with troubles ----------------------------------------------------------------------------------------------
+
+
+def test_a_document_that_is_poison_to_the_receiver_holds_no_other(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    poisonous = only(rig, rig.analysed(0)).document_id
+    service.poison.add(poisonous)
+    for _hour in range(12):  # alone for so long that its wait and that of the circuit are both the longest
+        rig.bring(courier)
+        rig.clock.move(RESEND_S)
+    wholesome = only(rig, rig.analysed(1)).document_id
+    rig.clock.move(900.0)  # both are due: the probe must not be the one that fails always
+    rig.bring(courier)
+    assert service.order == [wholesome]
+
+
+def test_the_circuit_opens_after_three_failures_and_one_probe_finds_out(build: Build, service: MoodyService) -> None:
+    rig = build(patients=8)
+    for number in range(8):
+        rig.study(number)
+    rig.settle()
+    rig.finish()
+    courier = rig.courier("emr")
+    service.mood = lambda: Mood.BROKEN
+    rig.bring(courier)
+    assert service.requests == 3
+    rig.clock.move(15.0)
+    rig.bring(courier)
+    assert service.requests == 4, "one probe"
+    service.mood = lambda: Mood.HONEST
+    rig.clock.move(30.0)
+    rig.bring(courier)
+    rig.clock.move(RESEND_S)
+    rig.bring(courier)
+    assert len(service.order) == 8
+
+
+def test_a_circuit_whose_probe_only_asked_for_a_document_is_closed_by_the_answer(
+    build: Build, service: MoodyService
+) -> None:
+    rig = build(patients=5, outbox={"first_confirm_s": 5})
+    courier = rig.courier("emr")
+    rig.analysed(0)
+    service.mood = lambda: Mood.FORGETS
+    rig.bring(courier)
+    asked_for = rig.every_row()[0]
+    service.mood = lambda: Mood.BROKEN
+    rig.clock.move(-20.0)
+    for number in range(1, 4):
+        rig.study(number)
+    rig.settle()
+    rig.finish()
+    with rig.pipeline.ledger.begin() as tx:  # so that it is not asked for before the circuit opens
+        outbox.set_unconfirmed(tx, asked_for.id, ask_at=rig.clock.move(1.0), told="", counts=True)
+    rig.clock.move(-1.0)
+    rig.bring(courier)
+    assert service.requests == 4
+    with rig.pipeline.ledger.begin() as tx:
+        for row in rig.every_row()[1:]:
+            outbox.set_retry(tx, row.id, next_attempt_at=rig.clock() + timedelta(hours=1), told="")
+    service.keep(asked_for.document_id, b"kept after all")
+    service.mood = lambda: Mood.HONEST
+    rig.clock.move(20.0)
+    rig.bring(courier)
+    assert rig.every_row()[0].finished_at is not None, "the probe was a question, and it was answered"
+    late = only(rig, rig.analysed(4)).document_id
+    rig.bring(courier)
+    assert late in service.held, "the receiver answers: nothing waits for the end of a probe"
+
+
+def test_a_document_parked_for_too_long_becomes_a_dead_letter_that_retry_brings(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    change_patients(rig, "P0;Иванов;Иван", "P0;Петров;Иван")
+    study = rig.analysed(0)
+    rig.bring(courier)
+    now = rig.clock.move(31 * 86400.0)
+    with rig.pipeline.ledger.begin() as tx:
+        assert outbox.give_up_parked(tx, parked_before=now - timedelta(days=32), now=now) == 0
+        assert outbox.give_up_parked(tx, parked_before=now - timedelta(days=30), now=now) == 1
+    row = only(rig, study)
+    assert (row.state, row.park_reason) == (DocumentState.FAILED, None)
+    assert "patient.name" in str(row.reason), "why it was parked is still told"
+    change_patients(rig, "P0;Петров;Иван", "P0;Иванов;Иван")
+    assert make_due(rig) == 1
+    rig.bring(courier)
+    assert service.order == [row.document_id]
