@@ -154,6 +154,8 @@ class OutboxSettings(_Section):
     """Wait before asking again for a document that the receiver acknowledged and does not show; doubles."""
     resend_after_confirmations: int = Field(default=5, ge=1)
     """Asked so often in vain, the document is sent again."""
+    confirm_patience_s: float = Field(default=86400.0, gt=0)
+    """A receiver that does not say for so long whether it has what it acknowledged is taken at its word."""
     batch: int = Field(default=16, ge=1)
     """Documents taken at a time per receiver."""
     max_written: int = Field(default=2000, ge=1)
