@@ -235,14 +235,24 @@ def _ending(alphabet: _Spellings, letters: str) -> Sequence[str]:
 
 
 def _read(table: str) -> dict[str, tuple[str, ...]]:
-    read: dict[str, tuple[str, ...]] = {}
-    for entry in re.split(r"\s{4}|\n", table.strip()):
-        letters, *spellings = entry.split()
-        read[letters] = tuple("" if spelling == '""' else spelling for spelling in spellings)
-    if "ь" not in read:
-        return read
-    softened = {"ь" + vowel: tuple(map("".join, product(_SOFTENED, read[vowel]))) for vowel in _VOWELS}
-    return read | softened | dict.fromkeys(_SHORT_ENDINGS, ())
+    """The alphabet of a table; each pair of letters has what its letters give as well, to meet another's spelling."""
+    written = {letters: spellings for letters, *spellings in map(str.split, re.split(r"\s{4}|\n", table.strip()))}
+    read = {letters: tuple("" if one == '""' else one for one in spellings) for letters, spellings in written.items()}
+    if "ь" in read:
+        read |= {"ь" + vowel: tuple(map("".join, product(_SOFTENED, _heard(read, vowel)))) for vowel in _VOWELS}
+        read |= dict.fromkeys(_SHORT_ENDINGS, ())
+    return {letters: (*spellings, *_letter_by_letter(read, letters)) for letters, spellings in read.items()}
+
+
+def _letter_by_letter(read: _Spellings, letters: str) -> Iterator[str]:
+    if len(letters) > 1:
+        first, second = letters
+        last = _heard(read, second) if first in _AFTER_VOWEL else read[second]
+        yield from map("".join, product(read[first], last))
+
+
+def _heard(read: _Spellings, vowel: str) -> Sequence[str]:
+    return (*read[vowel], *_HEARD) if vowel == "е" else read[vowel]
 
 
 _LATIN: Final = (_read(_GENERAL), _read(_GERMAN))

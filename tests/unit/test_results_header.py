@@ -96,6 +96,7 @@ CHARACTER_SETS = {
     ),
     "ISO 2022 without escapes": (b"\\ISO 2022 IR 144", RUSSIAN.encode("iso8859_5")),
     "CP1251 under Latin-1": (b"ISO_IR 100", RUSSIAN.encode("cp1251")),
+    "CP1251 under Latin-1, ё in every word": (b"ISO_IR 100", "Соловьёв^Пётр^Семёнович".encode("cp1251")),
     "CP1251 under nothing": (None, RUSSIAN.encode("cp1251")),
     "CP1251 under an empty set": (b"", RUSSIAN.encode("cp1251")),
     "CP1251 under UTF-8": (b"ISO_IR 192", RUSSIAN.encode("cp1251")),
@@ -112,6 +113,7 @@ CHARACTER_SETS = {
 WRONG = {
     "ISO 2022 without escapes",
     "CP1251 under Latin-1",
+    "CP1251 under Latin-1, ё in every word",
     "CP1251 under nothing",
     "CP1251 under an empty set",
     "CP1251 under UTF-8",
