@@ -6,10 +6,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from highdicom.sr import ContentSequence, TextContentItem
+from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 
 from dicom_node.ledger import deliveries
+from dicom_node.results import drawing
 from dicom_node.results.request import ResultObject, Role
 from dicom_node.results.result_set import encode
 from dicom_node.states import DeliveryState, JobState, Outcome
@@ -110,6 +115,35 @@ def test_dcmtk_reads_the_fourteen_items_in_their_order(shared_data: Path, tmp_pa
     lines = [line for line in done.stdout.splitlines() if "<contains" in line]
     assert len(lines) == len(NAMES)
     assert all(f'TEXT:(,,"{name}")=' in line for name, line in zip(NAMES, lines, strict=True))
+
+
+def test_highdicom_reads_the_fourteen_items_in_their_order(shared_data: Path, tmp_path: Path) -> None:
+    report = dcmread(_write(encode(moscow_request(_film(shared_data, tmp_path))), tmp_path)[0])
+    content = ContentSequence.from_sequence(report.ContentSequence)
+    assert tuple(item.name.meaning for item in content) == NAMES
+    assert all(isinstance(item, TextContentItem) and item.value for item in content)
+
+
+@pytest.mark.parametrize("lesions", [0, 2])
+def test_dcmtk_renders_the_film_between_the_words(lesions: int, shared_data: Path, tmp_path: Path) -> None:
+    (film,) = _film(shared_data, tmp_path)
+    picture = _write(encode(moscow_request([film], lesions=lesions)), tmp_path)[1]
+    drawn = _rendered(picture, tmp_path / "drawn.ppm")
+    film_itself = _rendered(film, tmp_path / "film.ppm", "+Wi", "1")[..., :1]
+    header = int(np.argmin(np.all(drawn[:, 0] == drawing.BAND, axis=1)))
+    shown = drawn[header : header + film_itself.shape[0]]
+    footer = drawn[header + film_itself.shape[0] :]
+    same = np.all(np.abs(shown.astype(int) - film_itself) <= 2, axis=2)
+    assert same.all() if lesions == 0 else 0.9 < same.mean() < 1
+    assert np.count_nonzero(np.all(footer == drawing.AMBER, axis=2)) > 500, "the warnings"
+    assert np.count_nonzero(np.all(footer == drawing.TEXT, axis=2)) > 100, "service, version and time"
+
+
+def _rendered(path: Path, output: Path, *options: str) -> NDArray[np.uint8]:
+    """What DCMTK shows of an image: rows × columns × 3."""
+    subprocess.run([require_tool("dcm2pnm"), *options, str(path), str(output)], check=True, capture_output=True)
+    with Image.open(output) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 @pytest.mark.parametrize("lesions", [0, 3])
