@@ -209,6 +209,8 @@ class RefusalNotice:
         Who could not.
     refusal
         Why, in the words of `inference.refusals`.
+    withdraws
+        The receiver has a result of an earlier revision of the study, which no longer holds.
     """
 
     document_id: str
@@ -219,6 +221,7 @@ class RefusalNotice:
     refusal: Refusal
     times: ProcessingTimes
     language: str = "ru"
+    withdraws: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -68,7 +68,7 @@ def test_a_mistake_is_told_without_its_value(changed: dict[str, Any], told: str)
 
 def test_the_receiver_is_opened_by_its_kind() -> None:
     receiver = open_receiver(_record(), semd_profile=None)
-    assert isinstance(receiver, KafkaReceiver) and receiver.takes_refusals
+    assert isinstance(receiver, KafkaReceiver) and receiver.takes_refusals and _record().takes_refusals
     receiver.close()
 
 

@@ -217,6 +217,12 @@ def test_the_words_of_an_error_are_in_the_language_of_the_notice() -> None:
     assert _error(write_error(refusal_notice(language="en"), PROFILE))["description"] == "images are missing"
 
 
+def test_an_error_after_a_result_says_that_the_result_no_longer_holds() -> None:
+    plain, withdrawing = (_error(write_error(refusal_notice(withdraws=one), PROFILE)) for one in (False, True))
+    assert withdrawing["description"].startswith(plain["description"] + ". ")
+    assert "отозван" in withdrawing["description"] and withdrawing["error"] == plain["error"]
+
+
 def test_a_correction_is_sent_again_or_waits_for_a_person() -> None:
     corrected = replace(moscow_document(), revision=Revision(set_id="s", version=2, replaces_id="a" * 64))
     assert _result(corrected)["pathologyFlag"] is True

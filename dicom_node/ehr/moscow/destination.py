@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -18,6 +18,8 @@ Broker = Annotated[str, Field(min_length=3, max_length=261)]
 
 class KafkaDestination(RecordDestination):
     """An exchange that takes results and errors as messages over Kafka."""
+
+    takes_refusals: ClassVar[bool] = True
 
     kind: Literal["kafka"] = "kafka"
     bootstrap_servers: Annotated[tuple[Broker, ...], Field(min_length=1, max_length=16)]

@@ -69,6 +69,8 @@ def write_error(notice: RefusalNotice, profile: MoscowProfile) -> bytes:
     refusal = notice.refusal
     told = TEXTS[refusal.reason].in_language(notice.language)
     words = f"{told}: {refusal.detail}" if refusal.detail else told
+    if notice.withdraws:
+        words = f"{words}. {withdrawal_text(None, language=notice.language).description}"
     error = _error(profile, model_id, profile.errors[refusal.reason], words, notice.times)
     return _encoded(profile, notice.study_uid, error)
 

@@ -27,7 +27,7 @@ class KafkaReceiver:
         When a certificate named in the settings cannot be used.
     """
 
-    takes_refusals = True
+    takes_refusals = KafkaDestination.takes_refusals
 
     def __init__(self, destination: KafkaDestination) -> None:
         self._profile = read_profile(destination.document).with_model_ids(destination.model_ids)
