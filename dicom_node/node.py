@@ -32,20 +32,24 @@ from dicom_node.deliverer import Deliverer
 from dicom_node.dimse.recovery import reindexer
 from dicom_node.dimse.scp import PynetdicomReceiver
 from dicom_node.ehr.destinations import Record
+from dicom_node.ehr.profile_file import ProfileError
 from dicom_node.health import Health
 from dicom_node.ledger import Ledger, deliveries, documents, instances, jobs, outbox, results, standings, studies
 from dicom_node.log import set_up_logging
 from dicom_node.metrics import NodeMetrics
 from dicom_node.monitoring.build import Monitor
+from dicom_node.monitoring.periods import local_zone
 from dicom_node.outbox.courier import Courier
 from dicom_node.outbox.opening import Opening
 from dicom_node.receiver import Receiver
 from dicom_node.reception import ReceptionBoard
+from dicom_node.returned.desk import ReturnDesk
 from dicom_node.settings import Settings
 from dicom_node.sink import LedgerSink
 from dicom_node.store import DiskState
 from dicom_node.study import NewInstance, Recorded, RecordedKind
 from dicom_node.web.app import build_app
+from dicom_node.web.returned import add_returned
 from dicom_node.web.server import WebServer
 from dicom_node.workers import WorkerPool
 from models.registry import installed_models
@@ -98,8 +102,11 @@ class Node:
         self.couriers = [
             Courier(one, settings.outbox, self.ledger, self.store, self._opening(one)) for one in settings.record
         ]
+        self.desk = self._desk()
         monitor = Monitor(self.ledger, settings, lambda: installed_models(settings.model_folders).models.values())
         app = build_app(self.ledger, self.metrics.registry, self.health, monitor, lambda: self.pipeline.cards, settings)
+        if self.desk is not None:
+            add_returned(app, self.desk)
         self.web = WebServer(app, settings.web.host, settings.web.port)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
@@ -117,6 +124,8 @@ class Node:
             self._run(f"deliver-{deliverer.destination.name}", deliverer.run)
         for courier in self.couriers:
             self._run(f"record-{courier.destination.name}", courier.run)
+        if self.desk is not None and self.settings.returned.has_loop:
+            self._run("returned", self.desk.run)
         self.receiver.start()
         self.web.start()
         self._write_status()
@@ -151,6 +160,8 @@ class Node:
         if self.settings.worker.count and not self.workers.process_ids:
             parts["workers"] = parts.get("workers") or "none is running"
         parts["receiver"] = self.receiver.fault
+        if self.desk is not None:
+            parts["returned"] = parts.get("returned") or self.desk.fault
         parts["ledger"], parts["models"] = self._ledger_and_models()
         return Health(parts=parts)
 
@@ -165,6 +176,21 @@ class Node:
 
     def _opening(self, destination: Record) -> Opening:
         return Opening(destination, self.settings, self.ledger, self.store, lambda: self.pipeline.cards)
+
+    def _desk(self) -> ReturnDesk | None:
+        """What takes in reports, states and signatures, where a door for them is set."""
+        if not (self.settings.returned.has_token or self.settings.returned.has_loop):
+            return None
+        try:
+            return ReturnDesk(
+                self.settings.returned,
+                self.ledger,
+                self.store,
+                labels=lambda: {label.key for card in self.pipeline.cards.values() for label in card.labels},
+                zone=local_zone(self.settings.monitoring.time_zone),
+            )
+        except ProfileError as error:
+            raise NodeError(f"[returned] rules: {error}") from error
 
     def _restarts(self) -> dict[str, int]:
         return {"acceptor": self.receiver.restarts, "worker": self.workers.restarts}

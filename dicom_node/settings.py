@@ -21,6 +21,7 @@ from dicom_node.ehr.destinations import Record
 from dicom_node.ehr.profile_file import ProfileError
 from dicom_node.receiver import ReceiverSettings
 from dicom_node.results.profile import Profile
+from dicom_node.returned.settings import ReturnedSettings
 from dicom_node.store import StoreLimits
 
 SETTINGS_VARIABLE = "RADNODE_SETTINGS"
@@ -251,6 +252,7 @@ class Settings(_Section):
     shadow: ShadowSettings = ShadowSettings()
     delivery: DeliverySettings = DeliverySettings()
     outbox: OutboxSettings = OutboxSettings()
+    returned: ReturnedSettings = ReturnedSettings()
     web: WebSettings = WebSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     log: LogSettings = LogSettings()
@@ -367,6 +369,7 @@ def _beside(settings: Settings, folder: Path) -> Settings:
             "outbox": settings.outbox.model_copy(
                 update={"context_file": folder / settings.outbox.context_file if settings.outbox.context_file else None}
             ),
+            "returned": settings.returned.beside(folder),
             "models": settings.models.model_copy(
                 update={"folders": tuple(folder / one for one in settings.models.folders)}
             ),
