@@ -188,8 +188,8 @@ def settled(header: Known, said: Sequence[tuple[str, Known]]) -> Known:
     that the header calls other.
     """
     people = [_person(HEADER, header), *(_person(name, known) for name, known in said)]
-    names = [person.name for person in people if person.name is not None]
-    best = max(names, key=_fullness, default=None)
+    named = [person for person in people if person.name is not None]
+    best = max(named, key=_fullness).name if named else None
     sexes = [person.sex for person in people if person.sex is not None]
     changes: dict[str, object] = {"sex": sexes[0]} if sexes else {}
     if best is not None:
@@ -346,7 +346,8 @@ def _rank(name: str) -> int:
     return FIELDS.index(name) if name in FIELDS else len(FIELDS)
 
 
-def _fullness(name: PersonName) -> tuple[object, ...]:
-    """Sorts names: whole after partial, Cyrillic after Latin, with patronymic after without."""
+def _fullness(person: _Person) -> tuple[object, ...]:
+    """Sorts who said a name: whole after partial, Cyrillic after Latin, with patronymic after without, record last."""
+    name = person.name or PersonName(family="", given="")
     text = f"{name.family} {name.given} {name.patronymic}"
-    return (is_whole(name), is_cyrillic(text), bool(name.patronymic), len(text), not text.isupper(), text)
+    return (is_whole(name), is_cyrillic(text), bool(name.patronymic), person.source != HEADER, not text.isupper(), text)
