@@ -6,11 +6,7 @@ driven through the C functions that the binding's own library exports.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import socket
-import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,59 +125,6 @@ class Brokers:
             assert consumer.poll(0.5) is None, "more messages than expected"
         finally:
             consumer.close()
-
-
-class TlsDoor:
-    """TLS in front of a broker, which itself speaks none; every connection is led on as it comes."""
-
-    def __init__(self, broker: str, context: ssl.SSLContext) -> None:
-        host, _, port = broker.rpartition(":")
-        self._behind = (host, int(port))
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._serve, daemon=True)]
-
-    def __enter__(self) -> Self:
-        self._threads[0].start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(_DEADLINE_S)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                outer = self._context.wrap_socket(plain, server_side=True)
-            except OSError:
-                plain.close()
-                continue
-            inner = socket.create_connection(self._behind)
-            self._open += [outer, inner]
-            for source, target in ((outer, inner), (inner, outer)):
-                thread = threading.Thread(target=_lead, args=(source, target), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-
-def _lead(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
 
 
 def _library() -> ctypes.CDLL:

@@ -31,7 +31,8 @@ from inference.refusals import Reason
 from tests.archives import ScriptedServer
 from tests.certificates import Authority
 from tests.exchange_cases import moscow_document, refusal_notice
-from tests.kafka_brokers import Brokers, TlsDoor
+from tests.kafka_brokers import Brokers
+from tests.kafka_doors import Door, both, password, tls
 from tests.semd_cases import STUDIES, STUDY
 
 RESULTS, ERRORS = "DICOMREPORTNOTIFY", "PUMCONSUMERERROR"
@@ -255,7 +256,7 @@ def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     right = TlsClient(ca_file=authority.certificate, certificate_file=own_certificate, key_file=own_key)
     limits = {"connect_timeout_s": 1.0, "response_timeout_s": 5.0}
-    with Brokers() as brokers, TlsDoor(brokers.addresses[0], context) as door:
+    with Brokers() as brokers, Door(brokers.addresses[0], tls(context)) as door:
         brokers.name_elsewhere("127.0.0.1", door.port)
         server = f"127.0.0.1:{door.port}"
         with _receiver(server, tls=right, **limits) as receiver:
@@ -268,18 +269,30 @@ def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
             assert isinstance(_send(receiver, _of_study(2)), Retry)
 
 
-def test_a_password_that_brokers_do_not_ask_for_is_told_and_never_shown(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_password_is_shown_over_tls_and_read_again_when_it_is_not_accepted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("EXCHANGE_PASSWORD", "open-sesame")
-    user = {"username": "radnode", "password_env": "EXCHANGE_PASSWORD", "connect_timeout_s": 1.0}
-    with Brokers() as brokers, _receiver(*brokers.addresses, **user) as receiver:
-        answer = _send(receiver, _of_study(1))
-        assert isinstance(answer, Retry) and "username" in answer.reason and "sesame" not in answer.reason
-        monkeypatch.delenv("EXCHANGE_PASSWORD")
-        missing = _send(receiver, _of_study(1))
-        assert isinstance(missing, Retry) and "EXCHANGE_PASSWORD" in missing.reason
-    assert "sesame" not in "".join(capfd.readouterr())
+    authority = Authority(tmp_path, "exchange")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("broker"))
+    file = tmp_path / "password"
+    user = {"username": "radnode", "password_file": file, "sasl_mechanism": "PLAIN"}
+    limits = {"connect_timeout_s": 1.5, "response_timeout_s": 5.0}
+    greet = both(tls(context), password("radnode", "open-sesame"))
+    with Brokers() as brokers, Door(brokers.addresses[0], greet) as door:
+        brokers.name_elsewhere("127.0.0.1", door.port)
+        trust = TlsClient(ca_file=authority.certificate)
+        with _receiver(f"127.0.0.1:{door.port}", tls=trust, **user, **limits) as receiver:
+            missing = _send(receiver, _of_study(1))
+            assert isinstance(missing, Retry) and f"file {file}" in missing.reason
+            file.write_text("open-barley")
+            wrong = _send(receiver, _of_study(1))
+            assert isinstance(wrong, Retry) and "do not accept who we are" in wrong.reason
+            file.write_text("open-sesame")
+            assert isinstance(_send(receiver, _of_study(1)), Accepted)
+            assert receiver.check() == ""
+    told = missing.reason + wrong.reason + "".join(capfd.readouterr())
+    assert "sesame" not in told and "barley" not in told
 
 
 def test_no_message_is_asked_for_again() -> None:
