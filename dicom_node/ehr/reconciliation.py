@@ -66,7 +66,7 @@ _REMEDIES: Final = {
     Kind.WRONG_SUM: "correct the SNILS where it was written",
     Kind.CONTRADICTS_ITSELF: _IN_IMAGES,
     Kind.TWO_PATIENTS: "give each study its own accession number, or correct the patient of one",
-    Kind.MISSING: _IN_IMAGES,
+    Kind.MISSING: f"{_IN_IMAGES}, or have the lookup say who the patient is",
     Kind.NOT_CONFIRMED: "have the lookup say name, birth date and patient identifier, or correct the images",
     Kind.GUESSED: "have the lookup say the name, or set the character set of the sending machine",
 }
@@ -118,7 +118,7 @@ class Reconciliation:
         if self.agrees:
             return ""
         faults = [f"{one.field} ({' and '.join(one.sources)}): {_SAID[one.kind]}" for one in self.disagreements]
-        remedies = dict.fromkeys(_REMEDIES.get(one.kind, _IN_ONE) for one in self.disagreements)
+        remedies = dict.fromkeys(map(_remedy, self.disagreements))
         return f"{'; '.join(faults)}. To do: {'; '.join(remedies)}; then radnode retry"
 
 
@@ -195,6 +195,12 @@ def settled(header: Known, said: Sequence[tuple[str, Known]]) -> Known:
     if best is not None:
         changes["name"] = {"family": best.family, "given": best.given, "patronymic": best.patronymic}
     return merged(header, {"patient": changes}) if changes else header
+
+
+def _remedy(fault: Disagreement) -> str:
+    if fault.kind is Kind.MISSING and fault.field == PATIENT_ID:
+        return _IN_IMAGES  # it is by this number that everybody else would be asked
+    return _REMEDIES.get(fault.kind, _IN_ONE)
 
 
 def _person(source: str, known: Known) -> _Person:

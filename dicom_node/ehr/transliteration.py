@@ -57,6 +57,7 @@ _PATRONYMIC: Final = re.compile(
     r"|og[lh]?l[yiu]|ugli|uly|[kgq][yi]z[yi]"
 )
 _INITIAL_LETTERS: Final = 2  # Yu, Ju
+_LONGEST: Final = 64  # characters of a whole name, PS3.5 6.2; what is longer is no name to look for spellings of
 
 
 class NameMatch(StrEnum):
@@ -114,6 +115,8 @@ def is_cyrillic(text: str) -> bool:
 def same_word(one: str, other: str) -> bool:
     """Whether two family names, or two given names, are spellings of the same; hyphens and apostrophes do not count."""
     left, right = _words(one), _words(other)
+    if max(len(one), len(other)) > _LONGEST:
+        return bool(left) and left == right
     if len(left) == len(right) and all(map(_same, left, right)):
         return bool(left)
     return bool(left and right) and _same("".join(left), "".join(right))
@@ -246,7 +249,7 @@ def _read(table: str) -> dict[str, tuple[str, ...]]:
 
 def _letter_by_letter(read: _Spellings, letters: str) -> Iterator[str]:
     if len(letters) > 1:
-        first, second = letters
+        first, second = letters[0], letters[1]
         last = _heard(read, second) if first in _AFTER_VOWEL else read[second]
         yield from map("".join, product(read[first], last))
 

@@ -190,3 +190,11 @@ def test_a_name_with_an_initial_or_without_a_given_name_is_not_whole() -> None:
         False,
         True,
     ]
+
+
+def test_what_is_longer_than_any_name_is_only_held_against_its_equal() -> None:
+    long = "i" * 60_000
+
+    assert same_word(long, long.upper())
+    assert not same_word(long, "y" * 60_000)
+    assert not same_word("и" * 60_000, long)
