@@ -29,15 +29,17 @@ class MllpServer:
         Makes an answer of a parsed message: another message, text for one frame, or None for silence.
     tls : ssl.SSLContext, optional
         Speak TLS.
+    port : int
+        To come back where it was; 0 takes any that is free.
     """
 
-    def __init__(self, acknowledge: Acknowledge = accept, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, acknowledge: Acknowledge = accept, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._acknowledge = acknowledge
         self._tls = tls
         self._ready = threading.Event()
         self.received: list[Any] = []
         self.connections = 0
-        self.port = 0
+        self.port = port
 
     async def _serve(self, reader: Any, writer: Any) -> None:
         self.connections += 1
@@ -58,7 +60,7 @@ class MllpServer:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         server = await start_hl7_server(
-            self._serve, host="127.0.0.1", port=0, encoding="utf-8", limit=1 << 24, ssl=self._tls
+            self._serve, host="127.0.0.1", port=self.port, encoding="utf-8", limit=1 << 24, ssl=self._tls
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

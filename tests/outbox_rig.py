@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,6 +146,13 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, service: MoodyService, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.service = service
+        self.connections: set[socket.socket] = set()
+
+    def hang_up(self) -> None:
+        """End connections that senders keep alive: a service that is down answers on none."""
+        for connection in tuple(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_args: object) -> None:
         """A sender that went away is no error of this service."""
@@ -154,6 +161,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
 
     def do_PUT(self) -> None:
         service = self.server.service
@@ -212,10 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def finish(self) -> None:
-        try:
+        self.server.connections.discard(self.connection)
+        with suppress(OSError, ValueError):  # the connection was reset on purpose
             super().finish()
-        except (OSError, ValueError):
-            """The connection was reset on purpose."""
 
 
 @contextmanager
@@ -230,6 +240,7 @@ def moody_service(service: MoodyService, *, port: int = 0) -> Iterator[MoodyServ
     finally:
         server.shutdown()
         server.server_close()
+        server.hang_up()
         thread.join(10.0)
 
 
