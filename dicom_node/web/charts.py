@@ -15,6 +15,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 640, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 26
 _TICKS = 4
+_LEAST = 1e-300  # below it powers of ten lose their digits
 _MOST_LABELS = 8
 _WIDE_LABEL_PX = 68
 
@@ -197,7 +198,7 @@ def _axes(frame: _Frame, labels: Sequence[str], told: Callable[[float], str]) ->
 
 def _nice(value: float) -> float:
     """The next 1, 2, 4 or 8 times a power of ten: a quarter of it is a plain number too."""
-    if value <= 0:
+    if value < _LEAST:
         return float(_TICKS)
     power = 10.0 ** math.floor(math.log10(value))
     found = next(step * power for step in (1, 2, 4, 8, 10, 20) if step * power >= value)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -108,6 +108,7 @@ def test_a_gap_in_a_line_is_a_gap() -> None:
     assert [line.attrib["class"] for line in root.iter("polyline")].count("whisker") == 1
 
 
+@example(values=[5e-324], level=1.0)
 @given(st.lists(st.none() | st.floats(0, 1e6, allow_nan=False), max_size=40), st.floats(0.001, 1e6))
 def test_every_chart_is_well_formed_and_stays_in_its_frame(values: list[float | None], level: float) -> None:
     labels = [f"<{number}>" for number in range(len(values))]
