@@ -26,7 +26,7 @@ from dicom_node.ehr.moscow.destination import KafkaDestination
 from dicom_node.ehr.receiver import Envelope, Held
 from dicom_node.ehr.receivers.kafka import KafkaReceiver
 from dicom_node.states import DocumentKind
-from inference.findings import StudyUid
+from inference.findings import Presence, StudyUid
 from inference.refusals import Reason
 from tests.archives import ScriptedServer
 from tests.certificates import Authority
@@ -49,13 +49,18 @@ def _receiver(*servers: str, **settings: Any) -> Iterator[KafkaReceiver]:
         receiver.close()
 
 
-def _envelope(said: DocumentRequest | RefusalNotice, kind: DocumentKind = DocumentKind.REPORT) -> Envelope:
-    is_document = isinstance(said, DocumentRequest)
+def _kind(said: DocumentRequest | RefusalNotice) -> DocumentKind:
+    if isinstance(said, RefusalNotice):
+        return DocumentKind.REFUSAL
+    return DocumentKind.WITHDRAWAL if said.revision.withdrawn else DocumentKind.REPORT
+
+
+def _envelope(said: DocumentRequest | RefusalNotice) -> Envelope:
     return Envelope(
         document_id=said.document_id,
         set_id=said.revision.set_id if isinstance(said, DocumentRequest) else "s",
         version=said.revision.version if isinstance(said, DocumentRequest) else 1,
-        kind=kind if is_document else DocumentKind.REFUSAL,
+        kind=_kind(said),
         study_uid=said.findings.study_uid if isinstance(said, DocumentRequest) else said.study_uid,
         discretion=discretion_of(said if isinstance(said, DocumentRequest) else moscow_document()),
     )
@@ -133,13 +138,29 @@ def test_the_messages_of_one_study_keep_their_order() -> None:
         assert len({one.partition for one in of_study}) == 1
 
 
-def test_a_withdrawal_goes_to_the_topic_of_errors() -> None:
+def test_a_withdrawal_and_a_result_that_decides_nothing_go_to_the_topic_of_errors() -> None:
     withdrawn = replace(moscow_document(), revision=Revision(set_id="s", version=2, replaces_id="a", withdrawn=True))
+    clear = moscow_document(lesions=0)
+    unknown = replace(clear.findings.findings[0], presence=Presence.UNDETERMINED)
+    undecided = replace(clear, findings=replace(clear.findings, findings=(unknown,)))
     with Brokers() as brokers, _receiver(*brokers.addresses) as receiver:
         assert isinstance(_send(receiver, withdrawn), Accepted)
-        (found,) = brokers.read(ERRORS, 1)
-    _schema("error").validate(json.loads(found.value))
-    assert found.headers["radnode-document-version"] == "2"
+        assert isinstance(_send(receiver, undecided), Accepted)
+        found = brokers.read(ERRORS, 2)
+    for one in found:
+        _schema("error").validate(json.loads(one.value))
+    assert [one.headers["radnode-document-version"] for one in found] == ["2", "1"]
+
+
+def test_a_message_written_under_an_earlier_profile_still_finds_its_topic(tmp_path: Path) -> None:
+    text = resources.files("dicom_node.ehr.moscow").joinpath("profiles", "moscow.toml").read_text("utf-8")
+    (tmp_path / "own.toml").write_text(text.replace('"aiResult"', '"result"').replace('"error"', '"fault"'), "utf-8")
+    with Brokers() as brokers, _receiver(*brokers.addresses) as earlier:
+        written = earlier.write(_of_study(1), replaced=None), earlier.write_refusal(refusal_notice())
+        with _receiver(*brokers.addresses, document=str(tmp_path / "own.toml")) as receiver:
+            assert isinstance(receiver.send(written[0], _envelope(_of_study(1))), Accepted)
+            assert isinstance(receiver.send(written[1], _envelope(refusal_notice())), Accepted)
+        assert [one.value for topic in (RESULTS, ERRORS) for one in brokers.read(topic, 1)] == list(written)
 
 
 def test_brokers_that_go_away_are_waited_for_and_get_every_message_once() -> None:

@@ -16,6 +16,7 @@ from dicom_node.ehr.moscow.destination import KafkaDestination, is_here
 from dicom_node.ehr.moscow.message import is_error
 from dicom_node.ehr.moscow.profile import MoscowProfile
 from dicom_node.ehr.receiver import Envelope
+from dicom_node.states import DocumentKind
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
@@ -32,7 +33,7 @@ _MESSAGE_FAULTS: Final = {
 }
 _AUTHENTICATION: Final = "the brokers do not accept who we are: see username, password and certificate"
 _PERMISSION: Final = "the brokers do not allow this user to write: ask for WRITE on both topics"
-_TOPIC: Final = "the brokers do not know the topic: have it created, or correct the profile"
+_TOPIC: Final = "the brokers do not know the topic or do not show it: have it created, or correct the profile"
 _TLS: Final = "TLS with the brokers fails: see [tls], and whether the port speaks TLS"
 _REMEDIES: Final = {
     "_AUTHENTICATION": _AUTHENTICATION,
@@ -112,14 +113,13 @@ class KafkaSender:
     def probe(self) -> str:
         """What is wrong with brokers, credentials and topics, asked without sending; empty when nothing."""
         try:
-            known = self._reached(anew=True)
-            topics = known.list_topics(timeout=self._destination.connect_timeout_s).topics
+            known = self._reached(anew=True).list_topics(timeout=self._destination.connect_timeout_s).topics
         except (_NotSent, DestinationMisconfigured) as error:
             return str(error)
         except self._kafka.KafkaException as error:
             return _told(error.args[0])
         wanted = (self._profile.topics.result, self._profile.topics.error)
-        missing = [topic for topic in wanted if topic not in topics or topics[topic].error is not None]
+        missing = [topic for topic in wanted if topic not in known or known[topic].error is not None]
         return f"{_TOPIC} ({', '.join(missing)})" if missing else ""
 
     def close(self) -> None:
@@ -135,19 +135,22 @@ class KafkaSender:
         if self._producer is None:
             self._producer = self._opened()
         if not self._is_reached or anew:
-            self._errors.clear()
-            try:
-                brokers = self._producer.list_topics(timeout=self._destination.connect_timeout_s).brokers
-            except self._kafka.KafkaException:
-                self._producer.poll(0)  # serves the errors of connections, which name the cause
-                raise _NotSent(self._unreached()) from None
-            addresses = [
-                f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}" for one in brokers.values()
-            ]
-            if self._destination.must_stay_here and not all(map(is_here, addresses)):
-                raise _NotSent(_ELSEWHERE)
+            self._ask(self._producer)
             self._is_reached = True
         return self._producer
+
+    def _ask(self, producer: Producer) -> None:
+        """Ask for the brokers; raises `_NotSent` where none answers, or one is where nothing may go."""
+        self._errors.clear()
+        try:
+            brokers = producer.list_topics(timeout=self._destination.connect_timeout_s).brokers.values()
+        except self._kafka.KafkaException:
+            producer.poll(0)  # serves the errors of connections, which name the cause
+            name = next((one for one in _TELLING if one in self._errors), "")
+            raise _NotSent(f"{_REMEDIES.get(name, _UNREACHED)} ({name or 'silence'})") from None
+        hosts = {f"[{one.host}]" if ":" in one.host else one.host for one in brokers}
+        if self._destination.must_stay_here and not all(map(is_here, hosts)):
+            raise _NotSent(_ELSEWHERE)
 
     def _opened(self) -> Producer:
         settings = _settings(self._destination) | {"error_cb": self._note}
@@ -160,15 +163,11 @@ class KafkaSender:
     def _note(self, error: KafkaError) -> None:
         self._errors.add(error.name())
 
-    def _unreached(self) -> str:
-        name = next((one for one in _TELLING if one in self._errors), "")
-        return f"{_REMEDIES.get(name, _UNREACHED)} ({name or 'silence'})"
-
     def _deliver(self, producer: Producer, message: bytes, envelope: Envelope) -> Answer:
         answers: list[Answer] = []
-        topics, names = self._profile.topics, self._profile.headers
+        names = self._profile.headers
         producer.produce(
-            topics.error if is_error(message, self._profile) else topics.result,
+            self._topic(message, envelope),
             value=message,
             key=envelope.study_uid.encode(),
             headers=[
@@ -179,6 +178,11 @@ class KafkaSender:
         )
         producer.flush(self._destination.response_timeout_s + _MARGIN_S)
         return answers[0] if answers else Retry(reason=f"{_UNREACHED} (silence)")
+
+    def _topic(self, message: bytes, envelope: Envelope) -> str:
+        """By the message where it is a report: one of which the model decided nothing is an error, too."""
+        is_result = envelope.kind is DocumentKind.REPORT and not is_error(message, self._profile)
+        return self._profile.topics.result if is_result else self._profile.topics.error
 
 
 def judge(error: KafkaError) -> Answer:

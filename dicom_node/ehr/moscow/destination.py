@@ -61,7 +61,7 @@ class KafkaDestination(RecordDestination):
 
 
 def is_here(server: str) -> bool:
-    """Whether ``host:port`` is this machine."""
+    """Whether ``host`` or ``host:port`` is this machine."""
     return urlsplit(f"//{server}").hostname in LOOPBACK_HOSTS
 
 

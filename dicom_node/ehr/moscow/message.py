@@ -76,8 +76,9 @@ def write_error(notice: RefusalNotice, profile: MoscowProfile) -> bytes:
 
 
 def is_error(message: bytes, profile: MoscowProfile) -> bool:
-    """Whether a message that was written under `profile` belongs into the topic of errors."""
-    return profile.fields.error in json.loads(message)[profile.fields.result]
+    """Whether a message says, in the words of `profile`, that there is no result."""
+    result = json.loads(message).get(profile.fields.result)
+    return isinstance(result, dict) and profile.fields.error in result
 
 
 def _result(request: DocumentRequest, profile: MoscowProfile, pathologies: list[Label], is_pathology: bool) -> Json:
