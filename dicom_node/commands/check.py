@@ -12,6 +12,7 @@ from rich.text import Text
 from dicom_node.commands.context import json_option, load_settings, write_json
 from dicom_node.delivery.archive import Destination
 from dicom_node.ehr.destinations import Record
+from dicom_node.returned.settings import ReturnedSettings
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield f"destination {destination.name}", _echo(destination)
     for receiver in settings.record:
         yield f"record {receiver.name}", _receiver_fault(receiver, settings)
+    if settings.returned.has_token or settings.returned.has_loop:
+        yield "returned", _way_back_fault(settings.returned)
 
 
 def _routes_and_models(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -187,3 +190,22 @@ def _receiver_fault(destination: Record, settings: Settings) -> str:
         return receiver.check()
     finally:
         receiver.close()
+
+
+def _way_back_fault(returned: ReturnedSettings) -> str:
+    """The rules, the watched folder, the token and the authorities of signers."""
+    from dicom_node.ehr.profile_file import ProfileError
+    from dicom_node.returned.rules import read_rules
+    from dicom_node.stored_secret import SecretUnusable, read_secret
+
+    try:
+        read_rules(returned.rules)
+        if returned.has_token:
+            read_secret(returned.token_env, returned.token_file, as_header=True)
+    except (ProfileError, SecretUnusable) as error:
+        return str(error)
+    if returned.folder is not None and not returned.folder.is_dir():
+        return f"folder {returned.folder} is not there: make it, writable for the node's user"
+    if returned.trusted_file is not None and not returned.trusted_file.is_file():
+        return f"trusted_file {returned.trusted_file} is not there: no signature can be verified"
+    return ""

@@ -166,6 +166,21 @@ def test_check_looks_at_context_form_and_address_of_a_receiver(desk: Desk) -> No
     assert "always.performer.nam" in told["record mis"]
 
 
+def test_check_looks_at_the_way_back(desk: Desk) -> None:
+    assert "returned" not in {one["check"] for one in _checks(desk)}
+    desk.write(returned={"folder": "back", "trusted_file": "trusted.pem", "token_file": "token"})
+    token = desk.rig.folder / "token"
+    for mend, told in (
+        (lambda: token.write_text("secret", encoding="utf-8"), "token"),
+        ((desk.rig.folder / "back").mkdir, "back is not there"),
+        ((desk.rig.folder / "trusted.pem").touch, "no signature can be verified"),
+    ):
+        found = {one["check"]: one["fault"] for one in _checks(desk)}
+        assert told in str(found["returned"])
+        mend()
+    assert {one["check"]: one["fault"] for one in _checks(desk)}["returned"] is None
+
+
 def _checks(desk: Desk) -> list[dict[str, Any]]:
     done = CliRunner().invoke(main, ["--settings", str(desk.settings_file), "check", "--json"])
     found: list[dict[str, Any]] = json.loads(done.stdout)
