@@ -1,6 +1,6 @@
 """Conclusions of radiologists, written for these tests, with the reading that a careful person would take from them.
 
-Each is (label, reading, text). Every third was kept apart while the shipped rules were written (`HELD_OUT`).
+Each is (label, reading, text). The shipped rules were written with `CASES` in sight and without `HELD_OUT`.
 """
 
 from __future__ import annotations
@@ -100,9 +100,94 @@ CASES: tuple[tuple[str, Reading, str], ...] = (
     ("lesion", N, "No mammographic evidence of malignancy. BI-RADS 1."),
     ("lesion", P, "Spiculated mass in the upper outer quadrant of the left breast. BI-RADS 5."),
     ("lesion", N, "No suspicious masses, calcifications or architectural distortion. BI-RADS category 1: negative."),
+    ("opacity", P, "Рентген-признаки левосторонней нижнедолевой пневмонии."),
+    (
+        "opacity",
+        N,
+        "На рентгенограмме ОГК свежих очаговых и инфильтративных изменений не определяется, очаговых теней нет.",
+    ),
+    ("opacity", N, "Очаговые и инфильтративные изменения не выявлены."),
+    ("opacity", P, "В S1-2 левого лёгкого группа очагов средней интенсивности."),
+    ("opacity", P, "Состояние после лобэктомии. В S6 слева участок консолидации 3х4 см."),
+    ("opacity", N, "Данных за очаговую и инфильтративную патологию лёгких не получено."),
+    ("opacity", N, "Видимых патологических изменений в лёгких не выявлено."),
+    ("opacity", U, "Сомнительная очаговая тень в S2 справа."),
+    ("opacity", N, "Легочные поля прозрачные, инфильтративных теней нет. Сердце увеличено влево."),
+    (
+        "opacity",
+        P,
+        "Рентгенологическая картина может соответствовать двусторонней пневмонии. Инфильтрация в нижних долях.",
+    ),
+    ("opacity", U, "Картина может соответствовать вирусной пневмонии."),
+    ("opacity", P, "Плотный очаг (кальцинат) в S3 правого лёгкого."),
+    ("opacity", N, "Патологических теней в лёгочных полях не выявлено."),
+    ("opacity", P, "Слева в нижней доле сохраняется инфильтрация, меньше чем на снимке от 12.02.2026."),
+    ("opacity", U, "Усиление лёгочного рисунка в прикорневых отделах. Корни расширены."),
+    ("opacity", N, "Лёгкие без свежих очаговых и инфильтративных изменений; лёгкие чистые."),
+    ("opacity", P, "Полисегментарная пневмония справа, с положительной динамикой от 03.02.2026."),
+    ("opacity", N, "В лёгких без патологических теней."),
+    ("opacity", U, "Для исключения пневмонии рекомендована КТ."),
+    ("opacity", P, "Массивное затемнение левого гемиторакса."),
+    ("opacity", N, "Рентгенологически очаги и инфильтраты в лёгких не определяются."),
+    ("opacity", U, "Органы средостения без патологии."),
+    ("opacity", P, "Ателектаз нижней доли слева не исключён, инфильтрация в S9-10 слева."),
+    ("opacity", N, "Lungs: Clear. Pleura: no effusion."),
+    ("opacity", N, "There is no focal airspace consolidation. No pneumothorax."),
+    ("opacity", P, "Interval worsening of bibasilar airspace opacities."),
+    ("opacity", P, "Persistent left lower lobe opacity, not significantly changed."),
+    ("opacity", U, "Findings may represent early pneumonia; clinical correlation is recommended."),
+    ("opacity", N, "The lungs are free of focal consolidation."),
+    ("opacity", P, "New right upper lobe infiltrate concerning for pneumonia."),
+    ("opacity", N, "Interval resolution of the right lower lobe pneumonia. Lungs are clear."),
+    ("opacity", U, "Low lung volumes. Cardiomegaly."),
+    ("opacity", P, "Mild bibasilar atelectasis. No pneumonia."),
+    ("opacity", N, "Heart size normal. Lungs clear bilaterally."),
+    ("nodule", P, "В S3 левого лёгкого определяется субсолидный очаг размером 9 мм, ранее не определялся."),
+    ("nodule", N, "Узелковых и очаговых изменений в паренхиме лёгких нет."),
+    ("nodule", P, "Multiple bilateral pulmonary nodules, the largest 11 mm."),
+    ("nodule", N, "No suspicious pulmonary nodule. Lung-RADS 1."),
+    (
+        "lesion",
+        P,
+        "В верхненаружном квадранте правой молочной железы образование с неровными контурами 14 мм. BI-RADS-5.",
+    ),
+    ("lesion", N, "Патологических образований не выявлено. BI-RADS: 1."),
+    ("lesion", U, "Кожа и сосок не изменены."),
+    ("lesion", P, "Focal asymmetry in the left breast, BI-RADS 4."),
 )
-HELD_OUT = CASES[2::3]
-TUNED = tuple(case for index, case in enumerate(CASES) if index % 3 != 2)
+# Written when the rules were finished; nothing was changed after they had been read.
+HELD_OUT: tuple[tuple[str, Reading, str], ...] = (
+    ("opacity", P, "Инфильтративный туберкулёз верхней доли правого лёгкого в фазе распада."),
+    ("opacity", N, "Лёгочные поля без видимых очаговых и инфильтративных теней. Диафрагма чёткая."),
+    ("opacity", N, "Патологии в лёгких не определяется. Аорта уплотнена."),
+    ("opacity", U, "Нельзя исключить наличие мелких очагов в верхушке слева, рекомендована томография."),
+    ("opacity", P, "Определяется фокус затемнения в среднем лёгочном поле слева без чётких границ."),
+    ("opacity", N, "Инфильтративные изменения в лёгких отсутствуют."),
+    ("opacity", P, "Слева инфильтрация в S8, справа очаговых и инфильтративных изменений нет."),
+    ("opacity", U, "Справа очаговых изменений нет."),
+    ("opacity", N, "На контрольном снимке пневмоническая инфильтрация не определяется, лёгкие чистые."),
+    ("opacity", P, "Рентгенологическая динамика положительная: инфильтрация справа уменьшилась в объёме."),
+    ("opacity", U, "Жалобы на кашель. Подозрение на пневмонию."),
+    ("opacity", U, "Кальцинированная бляшка дуги аорты. Сколиоз."),
+    ("opacity", N, "Органы грудной клетки без патологических изменений."),
+    ("opacity", P, "Посттуберкулёзные изменения: плотные очаги в верхушках обоих лёгких, без динамики с 2024 г."),
+    ("opacity", N, "Воспалительных изменений в лёгких не выявлено"),
+    ("opacity", P, "Пневмония нижней доли левого лёгкого, выпота в плевральной полости нет."),
+    ("opacity", N, "No consolidation, pulmonary edema, or pleural effusion."),
+    ("opacity", P, "Airspace disease in the right middle lobe compatible with pneumonia."),
+    ("opacity", N, "Lungs are clear without focal consolidation or effusion."),
+    ("opacity", U, "No new focal opacity."),
+    ("opacity", P, "Left retrocardiac opacity, atelectasis versus pneumonia."),
+    ("opacity", U, "Cannot rule out underlying pneumonia in the appropriate clinical setting."),
+    ("opacity", N, "Cardiomediastinal silhouette is normal. No focal opacities are seen."),
+    ("opacity", P, "A 15 mm nodule projects over the left upper lobe. CT is recommended."),
+    ("opacity", N, "Prior right basilar opacity is no longer seen."),
+    ("mass", U, "Нельзя исключить объёмное образование в S6 слева."),
+    ("nodule", N, "Достоверно очаговых изменений в лёгких не определяется. Гемангиома печени."),
+    ("nodule", P, "Очаги в обоих лёгких, подозрительные на метастазы."),
+    ("lesion", N, "Очаговых образований не определяется. Категория BI-RADS 1."),
+    ("lesion", U, "Подмышечные лимфоузлы не увеличены."),
+)
 
 # About something else than any label.
 UNRELATED = (

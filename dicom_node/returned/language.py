@@ -16,7 +16,7 @@ GAP: Final = ".."  # in a phrase: up to three words between
 _GAP_WORDS: Final = 3
 _SOFT_HYPHENS: Final = dict.fromkeys(map(ord, "\N{SOFT HYPHEN}\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"))
 _TOKEN: Final = re.compile(r"[^\W_]+|[,()?]")
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|;|\n")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|(?<=;)|\n")
 _LAST_WORD: Final = re.compile(r"([^\W\d_]+)\.$")
 # After these a full stop ends no sentence while the text goes on with a small letter or a number.
 _ABBREVIATED: Final = frozenset({
@@ -54,7 +54,7 @@ def _goes_on(before: str, after: str) -> bool:
     if not (after[0].islower() or after[0].isdigit()):
         return False
     if before[-1] not in ".!?":
-        return after[0].islower()
+        return before[-1] != ";" and after[0].islower()
     word = _LAST_WORD.search(before.casefold())
     return word is not None and word[1] in _ABBREVIATED
 

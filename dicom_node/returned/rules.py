@@ -22,6 +22,7 @@ from dicom_node.states import Reading
 
 SHIPPED: Final = ("radiology",)
 MAX_CONCLUSION: Final = 50_000  # characters
+MAX_SENTENCE: Final = 300  # words; a longer one is no sentence of a person
 NORMAL: Final = "every finding"
 _NORMAL_FLAG: Final = "N"  # HL7 table 0078
 _ICD_10: Final = "ICD-10"
@@ -173,8 +174,11 @@ class ReportRules(_Part):
         """
         if len(conclusion) > MAX_CONCLUSION:
             return self._decided(Reading.UNCLEAR, f"the conclusion has more than {MAX_CONCLUSION} characters")
+        spoken = sentences(conclusion)
+        if any(len(words) > MAX_SENTENCE for words in spoken):
+            return self._decided(Reading.UNCLEAR, f"the conclusion has a sentence of more than {MAX_SENTENCE} words")
         stated = [*_of_codes(rules.codes, codes)]
-        for words in sentences(conclusion):
+        for words in spoken:
             stated += _of_sentence(rules.books, self.cues.clauses(words))
         reading, why = weighed(stated)
         return self._decided(reading, why)

@@ -90,7 +90,7 @@ _ORDER: Final = (
     frozenset({Cue.IDLE}),
     frozenset({Cue.UNCERTAIN_BEFORE, Cue.UNCERTAIN_AFTER, Cue.UNCERTAIN_EITHER}),
     frozenset({Cue.DENIED_BEFORE, Cue.DENIED_AFTER, Cue.DENIED_EITHER}),
-    frozenset({Cue.SEEN, Cue.EARLIER, Cue.STILL, Cue.ASIDE, Cue.BUT}),
+    frozenset({Cue.SEEN, Cue.EARLIER, Cue.ASIDE, Cue.BUT}),
 )
 _PLACES: Final = frozenset({Cue.OTHERS, Cue.PART, Cue.LEFT, Cue.RIGHT, Cue.BOTH})
 _LIST_WORDS: Final = frozenset({"и", "или", "либо", "ни", "or", "nor", "and"})
@@ -112,13 +112,14 @@ class CueBook:
 
         self._ordered = tuple(book(group) for group in _ORDER)
         self._places = book(_PLACES)
+        self._still = book(frozenset({Cue.STILL}))  # "сохраняется" is this and states something too
 
     def clauses(self, words: Words) -> Clauses:
         """A sentence with its cues."""
         taken: list[Span] = []
         for book in self._ordered:
             taken += book.find(words, taken)
-        return Clauses(words, tuple(taken), self._places.find(words))
+        return Clauses(words, tuple(taken), self._places.find(words), goes_on=bool(self._still.find(words)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,10 +136,13 @@ class Clauses:
     ----------
     words : tuple of str
     cues, places : tuple of Span
+    goes_on : bool
+        Whether it says that something still is.
     """
 
-    def __init__(self, words: Words, cues: tuple[Span, ...], places: tuple[Span, ...]) -> None:
+    def __init__(self, words: Words, cues: tuple[Span, ...], places: tuple[Span, ...], *, goes_on: bool) -> None:
         self.words = words
+        self._goes_on = goes_on
         self._cues = tuple(sorted(cues, key=lambda one: one.start))
         self._places = places
         self._clauses = tuple(self._divided())
@@ -159,9 +163,10 @@ class Clauses:
             yield _Clause(start=start, end=len(self.words), hard=hard)
 
     def clause_words(self, span: Span) -> Words:
-        """Words of the clause that a span stands in."""
+        """Words of the clause that a span stands in, without what follows a denial after it: "... без выпота"."""
         clause = self._clauses[self._place(span.start)]
-        return self.words[clause.start : clause.end]
+        later = (cue.start for cue in self._cues if cue.name == Cue.DENIED_BEFORE and cue.start >= span.end)
+        return self.words[clause.start : min(clause.end, min(later, default=clause.end))]
 
     def judge(self, mentions: Sequence[Span]) -> tuple[tuple[Span, Says, bool], ...]:
         """What is said of each mention, and whether of a part only; without those that are history or asides."""
@@ -203,7 +208,11 @@ class Clauses:
         return any(cue.name == Cue.EARLIER and cue.start <= mention.start for cue in self._cues)
 
     def _is_history(self, mention: Span) -> bool:
-        return self.speaks_of_earlier(mention) and not any(cue.name == Cue.STILL for cue in self._cues)
+        if self._goes_on or not self.speaks_of_earlier(mention):
+            return False
+        clause = self._clauses[self._place(mention.start)]
+        here = {cue.name for cue in self._cues if clause.start <= cue.start < clause.end}
+        return Cue.EARLIER in here or Cue.SEEN not in here
 
     # reach -----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.ehr.inbound import ReportCode
@@ -15,7 +15,7 @@ from dicom_node.returned.rules import MAX_CONCLUSION, Decision, read_rules
 from dicom_node.states import Reading
 from models.card import ModelCard
 from models.registry import installed_models
-from tests.returned_cases import CASES, HELD_OUT, TUNED, UNRELATED
+from tests.returned_cases import CASES, HELD_OUT, UNRELATED
 
 RULES = read_rules("radiology")
 SNOMED, ICD = "http://snomed.info/sct", "urn:oid:1.2.643.5.1.13.13.11.1005"
@@ -27,22 +27,23 @@ def decide(text: str, label: str = "opacity", *codes: ReportCode) -> Decision:
     return RULES.read(rules, text, codes)
 
 
-@pytest.mark.parametrize(("label", "reading", "text"), TUNED)
+@pytest.mark.parametrize(("label", "reading", "text"), CASES)
 def test_a_conclusion_is_read_as_a_careful_person_would(label: str, reading: Reading, text: str) -> None:
     decided = decide(text, label)
     assert decided.reading is reading, decided.rule
 
 
-def test_of_the_conclusions_kept_apart_nearly_all_are_read_right() -> None:
-    readings = [(decide(text, label).reading, reading) for label, reading, text in HELD_OUT]
-    assert sum(got is wanted for got, wanted in readings) >= HELD_OUT_RIGHT
-    assert sum(got is not wanted and got is not Reading.UNCLEAR for got, wanted in readings) <= HELD_OUT_WRONG
+@pytest.mark.parametrize(("label", "reading", "text"), HELD_OUT)
+def test_conclusions_that_nobody_had_in_sight_are_read_as_well(label: str, reading: Reading, text: str) -> None:
+    decided = decide(text, label)
+    assert decided.reading is reading, decided.rule
 
 
-HELD_OUT_RIGHT, HELD_OUT_WRONG = 27, 1
-
-
-@given(st.sampled_from(CASES), st.lists(st.sampled_from(UNRELATED), max_size=3), st.lists(st.sampled_from(UNRELATED)))
+@given(
+    st.sampled_from(CASES + HELD_OUT),
+    st.lists(st.sampled_from(UNRELATED), max_size=3),
+    st.lists(st.sampled_from(UNRELATED)),
+)
 def test_sentences_about_something_else_change_nothing(
     case: tuple[str, Reading, str], before: list[str], after: list[str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_sentences_about_something_else_change_nothing(
     assert decide("\n".join([*before, ended, *after]), label) == decide(text, label)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_at_all_gives_a_decision_and_none_of_its_words(text: str) -> None:
     decided = decide(text)
@@ -66,6 +68,7 @@ def test_the_rule_that_decided_holds_no_words_of_the_report() -> None:
 def test_hard_wrapped_lines_are_one_sentence_and_new_lines_are_not() -> None:
     assert len(sentences("Очаговых и инфильтративных\nизменений не выявлено.\nКорни структурны")) == 2
     assert len(sentences("Без очагов\nИнфильтрация справа")) == 2
+    assert len(sentences("Свежих очагов нет; лёгкие чистые")) == 2
     assert len(sentences("Очаг 5 мм в ср. доле. Корни")) == 2
 
 
@@ -88,7 +91,8 @@ def test_words_against_codes_are_unclear() -> None:
 
 
 def test_a_conclusion_as_long_as_a_book_is_not_read() -> None:
-    assert "more than" in decide("Инфильтрация. " * MAX_CONCLUSION).rule
+    assert "characters" in decide("Инфильтрация. " * MAX_CONCLUSION).rule
+    assert "words" in decide("очаг, не выявлено, " * 2000).rule
 
 
 def test_every_label_of_the_shipped_models_has_rules() -> None:
