@@ -177,6 +177,7 @@ class Preparer:
             refusal=job.refusal,
             times=_times(known),
             language=self._destination.language,
+            withdraws=bool(known.left) and known.left[-1].kind is DocumentKind.REPORT,
         )
         body = self._receiver.write_refusal(notice)
         return Written(letter=Letter(body=body, discretion=Discretion()), version=1, replaces=None)
