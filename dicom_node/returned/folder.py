@@ -142,6 +142,11 @@ class WatchedFolder:
             return  # taken away by whoever put it there
         except PermissionError:
             answer = Answer(verdict=Verdict.REFUSED, why="this node has no right to read the file")
+        except OSError:
+            raise
+        except Exception:  # the edge of the loop: this file waits, the next is taken
+            log.exception("a file that came back could not be handled", alarm=True)
+            answer = Answer(verdict=Verdict.LATER, why="")
         if answer.verdict is Verdict.LATER:
             self._seen[path.name] = replace(self._seen[path.name], since_s=time.monotonic() + _LATER_S)
             return

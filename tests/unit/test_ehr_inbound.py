@@ -243,3 +243,29 @@ def test_any_json_gives_a_report_or_an_error_of_ours(content: dict[str, Any]) ->
         read_diagnostic_report(json.dumps(content).encode())
     except InboundError as error:
         assert error.field
+
+
+def test_codes_and_flags_of_the_conclusion_are_read_beside_its_words() -> None:
+    coded = "OBX|2|CWE|19005-8^Impression^LN||J18.9^Пневмония^I10^233604007^Pneumonia^SCT~R91^^I10||||||F"
+    elsewhere = "OBX|3|CWE|18782-3^Observation^LN||C34^Рак^I10||||||F"
+    report = _one(OBR, IMPRESSION.replace("||||||F", "|||A|||F"), coded, elsewhere)
+    assert [(one.system, one.value, one.is_flag) for one in report.codes] == [
+        ("I10", "J18.9", False),
+        ("SCT", "233604007", False),
+        ("I10", "R91", False),
+        ("", "A", True),
+    ]
+    assert report.conclusion.startswith("Очаг")
+
+
+def test_a_report_signed_in_codes_alone_has_a_conclusion() -> None:
+    report = _one(OBR, "OBX|1|CE|19005-8^Impression^LN||J18.9^^I10||||||F")
+    assert (report.conclusion, [one.value for one in report.codes]) == ("", ["J18.9"])
+    fhir = {
+        "resourceType": "DiagnosticReport",
+        "status": "final",
+        "identifier": [{"type": {"coding": [{"code": "ACSN"}]}, "value": "A1"}],
+        "conclusionCode": [{"coding": [{"system": "http://snomed.info/sct", "code": "233604007"}, {"code": 7}]}, "x"],
+    }
+    read = read_diagnostic_report(json.dumps(fhir).encode())
+    assert [(one.system, one.value) for one in read.codes] == [("http://snomed.info/sct", "233604007")]
