@@ -35,7 +35,7 @@ _GENERAL: Final = """
 _GERMAN: Final = """
 а a    б b    в w    г g    д d    е e jo    ж sch sh    з s    и i    й i j    к k    л l    м m    н n    о o    п p
 р r    с s ss    т t    у u    ф f    х ch    ц z    ч tsch    ш sch    щ schtsch    ъ ""    ы y    ь ""    э e
-ю ju    я ja    кс x    ия ia    дж dsch
+ю ju    я ja    кс x    ия ia    ию iu    йя ja    дж dsch    кт ct    ий i    ый y
 """
 # Letters of the other languages of Russia and its neighbours.
 _NEIGHBOURS: Final = """
@@ -243,7 +243,7 @@ def _read(table: str) -> dict[str, tuple[str, ...]]:
     read = {letters: tuple("" if one == '""' else one for one in spellings) for letters, spellings in written.items()}
     if "ь" in read:
         read |= {"ь" + vowel: tuple(map("".join, product(_SOFTENED, _heard(read, vowel)))) for vowel in _VOWELS}
-        read |= dict.fromkeys(_SHORT_ENDINGS, ())
+        read = dict.fromkeys(_SHORT_ENDINGS, ()) | read
     return {letters: (*spellings, *_letter_by_letter(read, letters)) for letters, spellings in read.items()}
 
 
