@@ -288,6 +288,16 @@ def test_categories_are_named_only_where_the_card_supports_them() -> None:
     assert not [key for key in result["probParams"]["mmg"] if "pgmi" in key or "acr" in key]
 
 
+def test_of_several_categories_the_likeliest_says_whether_it_is_a_pathology() -> None:
+    request = with_card(moscow_document("mammography"), breast_card(supported=(CategorySystem.BI_RADS,)), lesions=0)
+    for benign, suspicious, is_normal in ((0.8, 0.4, True), (0.4, 0.8, False)):
+        said = (of_breast("birads_2", RIGHT, benign), of_breast("birads_4", RIGHT, suspicious))
+        found = replace(request.findings, findings=said)
+        result = _result(replace(request, findings=found))
+        assert result["norma"] is is_normal
+        assert result["probParams"]["mmg"]["mmg_rads_right"] == ("2" if is_normal else "4")
+
+
 def test_nodules_have_number_and_the_sizes_of_the_largest() -> None:
     request = moscow_document("CT", lesions=2)
     small, large = request.findings.lesions

@@ -17,7 +17,7 @@ from dicom_node.ehr.moscow.blocks import highest_percent, write_block
 from dicom_node.ehr.moscow.model_id import ModelId
 from dicom_node.ehr.moscow.profile import ISO_8601, MoscowProfile
 from dicom_node.wording import withdrawal_text
-from inference.findings import Presence
+from inference.findings import Finding, Presence
 from inference.refusals import TEXTS, Reason
 from models.card import Label
 
@@ -49,7 +49,7 @@ def write_result(request: DocumentRequest, profile: MoscowProfile) -> bytes:
     if request.revision.replaces_id is not None and profile.corrections == "withhold":
         raise ContextMissing([CORRECTIONS])
     pathologies = [label for label in request.card.labels if profile.is_pathology(label)]
-    is_pathology = _is_present(request, pathologies)
+    is_pathology = _is_pathology(request, profile)
     if not is_pathology and _is_undecided(request, pathologies):
         return _error_of(request, profile, profile.errors[Reason.MODEL_FAILED], request.text.conclusion)
     return _encoded(profile, request.findings.study_uid, _result(request, profile, pathologies, is_pathology))
@@ -127,12 +127,26 @@ def _error(profile: MoscowProfile, model_id: ModelId, category: str, words: str,
     )
 
 
-def _is_present(request: DocumentRequest, labels: list[Label]) -> bool:
-    """Whether any of `labels` is reported: by a lesion, of the study, of a side or of a picture, as the text has it."""
-    keys = {label.key for label in labels}
-    return any(one.label in keys for one in request.findings.lesions) or any(
-        one.label in keys and one.presence is Presence.PRESENT for one in request.findings.findings
-    )
+def _is_pathology(request: DocumentRequest, profile: MoscowProfile) -> bool:
+    """Whether a pathology is reported: by a lesion, of the study, of a side or of a picture, as the text has it."""
+    labels = {label.key: label for label in request.card.labels}
+    present = [one for one in request.findings.findings if one.presence is Presence.PRESENT]
+    reported = {one.label for one in request.findings.lesions}
+    reported |= {one.label for one in present if labels[one.label].category is None}
+    reported |= _categories(request, labels)
+    return any(profile.is_pathology(labels[key]) for key in reported)
+
+
+def _categories(request: DocumentRequest, labels: Mapping[str, Label]) -> set[str]:
+    """Of the present categories of a system, of the study or of a side, the one that applies: the likeliest."""
+    sides = [one for one in request.findings.findings if one.laterality is not None and one.sop_instance_uid is None]
+    strongest: dict[tuple[str, str], Finding] = {}
+    for one in [*request.findings.of_study(), *sides]:
+        category = labels[one.label].category
+        if category is not None and one.presence is Presence.PRESENT:
+            where = (category.system.value, one.laterality.value if one.laterality else "")
+            strongest[where] = max(strongest.get(where, one), one, key=lambda said: said.score)
+    return {one.label for one in strongest.values()}
 
 
 def _is_undecided(request: DocumentRequest, labels: list[Label]) -> bool:
