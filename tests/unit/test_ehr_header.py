@@ -386,12 +386,16 @@ def test_no_file_a_file_that_is_gone_and_one_without_uids(tmp_path: Path) -> Non
         st.binary(max_size=40),
     )
 )
-def test_any_bytes_are_read_without_a_warning(tmp_path: Path, raw: dict[str, bytes]) -> None:
+def test_any_bytes_are_read_without_a_warning_and_never_repeated(tmp_path: Path, raw: dict[str, bytes]) -> None:
     path = write_header(tmp_path / "one.dcm", **raw)
     with warnings.catch_warnings(record=True) as told:
-        header = read_header([path], zone=UTC)
+        try:
+            said = list(read_header([path], zone=UTC).notes)
+        except HeaderUnreadable as error:  # a name of a character set that no codec can have ends the parsing
+            assert "SpecificCharacterSet" in raw
+            said = [str(error)]
 
     assert not told
     for name, value in raw.items():
         text = value.decode("latin_1").strip()
-        assert len(text) < 4 or all(text not in note for note in header.notes), name
+        assert len(text) < 4 or all(text not in one for one in said), name
