@@ -6,18 +6,27 @@ are real. Physicians' systems take SEMD drafts, FHIR servers transactions, HL7 v
 
 from __future__ import annotations
 
+import json
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from dicom_node.ehr.fhir.elements import document_identifier
 from dicom_node.ehr.hl7v2.oru import control_id
 from dicom_node.outbox.courier import Courier
+from dicom_node.states import DocumentKind, DocumentState
 from inference.findings import StudyUid
 from tests.archives import free_port
+from tests.medplum import Medplum
 from tests.mllp import MllpServer
 from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
 from tests.outbox_story import (
@@ -29,6 +38,8 @@ from tests.outbox_story import (
 )
 
 STUDIES = 12
+FEW = 6
+PATIENCE_S = 1.0  # with a server that is not slow on purpose
 STEP_S = 900.0
 HOURS = 24
 SEED = 20261123
@@ -184,3 +195,105 @@ def test_a_receiver_of_hl7_with_a_bad_day_takes_every_message_once_and_in_order(
     assert_each_arrived_once_and_in_order(rows, kept, studies=named(STUDIES), versions=3)
     assert max(row.attempts for row in rows) > 3
     assert ris.came > len(ris.taken), "nothing came twice: the day was too fair"
+
+
+class Gate:
+    """Stands before a FHIR server and gives it moods: what a transaction meets on its way there or back.
+
+    A server that forgets is another one, which answers as it should: the first never learns of the transaction.
+    """
+
+    def __init__(self, server: Medplum, forgetful: Medplum, weather: Weather, port: int) -> None:
+        self.server, self.forgetful, self.weather, self.port = server, forgetful, weather, port
+        self.kept: list[str] = []
+        self.came = 0
+        self._client = httpx.Client(trust_env=False, timeout=60.0)
+
+    def pass_on(self, to: Medplum, method: str, path: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        told = {name: value for name, value in headers.items() if name.lower() in {"content-type", "accept", "prefer"}}
+        return self._client.request(method, f"{to.url}{path}", content=body, headers=told)
+
+    def note(self, body: bytes, answer: httpx.Response) -> None:
+        """Enter what the server took: a transaction each of whose entries it answers with a success."""
+        if answer.status_code != 200 or any(one["response"]["status"][0] != "2" for one in answer.json()["entry"]):
+            return
+        reports = [entry["resource"] for entry in json.loads(body)["entry"]]
+        reports = [one for one in reports if one["resourceType"] == "DiagnosticReport"]
+        self.kept += [
+            one["value"] for report in reports for one in report["identifier"] if one["value"] not in self.kept
+        ]
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        server = ThreadingHTTPServer(("127.0.0.1", self.port), type("Handler", (_AtTheGate,), {"gate": self}))
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join(10.0)
+
+
+class _AtTheGate(BaseHTTPRequestHandler):
+    gate: Gate  # HTTP/1.0: a connection for each request, so that none outlives the port
+
+    def do_GET(self) -> None:
+        self._say(self.gate.pass_on(self.gate.server, "GET", self.path, dict(self.headers), b""))
+
+    def do_POST(self) -> None:
+        gate = self.gate
+        gate.came += 1
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        mood = gate.weather.mood()
+        if mood in {Mood.BROKEN, Mood.BUSY}:
+            self.send_response(500 if mood is Mood.BROKEN else 503)
+            self.send_header("Retry-After", "120")
+            self.end_headers()
+            return
+        if mood is Mood.CUTS_EARLY:
+            return
+        to = gate.forgetful if mood is Mood.FORGETS else gate.server
+        answer = gate.pass_on(to, "POST", self.path, dict(self.headers), body)
+        if mood is not Mood.FORGETS:
+            gate.note(body, answer)
+        if mood is Mood.CUTS:
+            return
+        if mood is Mood.SLOW:
+            time.sleep(PATIENCE_S * 1.5)
+        with suppress(OSError):
+            self._say(answer)
+
+    def _say(self, answer: httpx.Response) -> None:
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+def test_a_fhir_server_with_a_bad_day_has_one_report_for_each_study_at_its_last_version(tmp_path: Path) -> None:
+    weather = Weather(draw=random.Random(SEED))
+    with Medplum() as server, Medplum() as forgetful:
+        gate = Gate(server, forgetful, weather, free_port())
+        record = {"name": "fhir", "kind": "fhir", "url": f"http://127.0.0.1:{gate.port}", "accept_research": True}
+        with brought_by(tmp_path, record | {"response_timeout_s": PATIENCE_S}, studies=FEW) as (rig, courier):
+            live_through(rig, courier, weather, gate.open, studies=FEW)
+            rows = rig.every_row()
+        reports, provenances = server.held("DiagnosticReport"), server.held("Provenance")
+    by_identifier = {document_identifier(row.document_id)["value"]: row.document_id for row in rows}
+    kept = [by_identifier[value] for value in gate.kept if value in by_identifier]
+    assert_each_arrived_once_and_in_order(rows, kept, studies=named(FEW), versions=3)
+    assert len(provenances) == len(kept), "each version says once where it came from"
+    assert len(reports) == FEW
+    last = {row.set_id: row for row in rows if row.state is not DocumentState.OVERTAKEN}
+    standing = {one["value"]: report["status"] for report in reports for one in report["identifier"]}
+    for row in last.values():
+        withdrawn = row.kind is DocumentKind.WITHDRAWAL
+        assert (standing[document_identifier(row.document_id)["value"]] == "entered-in-error") is withdrawn
+    assert gate.came > len(kept), "nothing came twice: the day was too fair"
