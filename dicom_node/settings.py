@@ -378,12 +378,15 @@ def _beside(settings: Settings, folder: Path) -> Settings:
 
 
 def _files_beside(destination: Destination | Record, folder: Path) -> Destination | Record:
-    """Secrets, certificates and folders too are named from the settings file."""
-    own = {
+    """Secrets, certificates, folders and profiles of documents too are named from the settings file."""
+    own: dict[str, object] = {
         name: folder / value
         for name in ("password_file", "token_file", "folder")
         if isinstance(value := getattr(destination, name, None), Path)
     }
+    document = getattr(destination, "document", "")
+    if document.endswith(".toml"):  # any other word is a profile that comes with the product
+        own["document"] = str(folder / document)
     if destination.tls is None:
         return destination.model_copy(update=own)
     certificates = {

@@ -52,6 +52,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield from _unknown_destinations(settings)
     for destination in settings.destination:
         yield f"destination {destination.name}", _echo(destination)
+    if settings.record:
+        yield "time zone", _zone_fault(settings)
     for receiver in settings.record:
         yield f"record {receiver.name}", _receiver_fault(receiver, settings)
     if settings.returned.has_token or settings.returned.has_loop:
@@ -171,6 +173,13 @@ def _echo(destination: Destination) -> str:
     except ArchiveError as error:
         return str(error)
     return ""
+
+
+def _zone_fault(settings: Settings) -> str:
+    """A machine that counts in UTC would date studies of most of the country hours off, and nobody would see it."""
+    if settings.monitoring.time_zone is not None:
+        return ""
+    return "set [monitoring] time_zone: documents say when a study was made, and most images do not name their zone"
 
 
 def _receiver_fault(destination: Record, settings: Settings) -> str:

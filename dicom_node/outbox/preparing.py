@@ -6,6 +6,7 @@ and their words become one `DocumentRequest`, which the receiver writes in its f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
@@ -58,6 +59,9 @@ class _Stop(Exception):
     def __init__(self, outcome: Parked | Withheld | NotYet | Needless) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+_HEADERS_OF_ANOTHER = 3  # files of another study that tell whose it is
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +172,9 @@ class Preparer:
     def _refusal(self, known: _Known) -> Written:
         job = known.job
         assert job.refusal is not None, "queued for a refusal"
+        card = self._cards().get(job.reference)
+        if card is not None:
+            self._refuse_research(card)
         notice = RefusalNotice(
             document_id=known.row.document_id,
             created_at=known.row.created_at,
@@ -186,9 +193,7 @@ class Preparer:
 
     def _document(self, known: _Known) -> Written:
         card = self._card(known.job)
-        if card.identity.use is Use.RESEARCH and not self._destination.accept_research:
-            told = "the model is for research, and accept_research is not set for this destination"
-            raise _Stop(Withheld(told=told))
+        self._refuse_research(card)
         request = self._request(known, card)
         body = self._receiver.write(request, replaced=self._replaced(known, request))
         return Written(
@@ -196,6 +201,11 @@ class Preparer:
             version=request.revision.version,
             replaces=request.revision.replaces_id,
         )
+
+    def _refuse_research(self, card: ModelCard) -> None:
+        if card.identity.use is Use.RESEARCH and not self._destination.accept_research:
+            told = "the model is for research, and accept_research is not set for this destination"
+            raise _Stop(Withheld(told=told))
 
     def _card(self, job: Job) -> ModelCard:
         card = self._cards().get(job.reference)
@@ -305,9 +315,9 @@ class Preparer:
             stored = {uid: instances.of_study(tx, uid) for uid in uids if uid != study_uid}
         headers = []
         for arrived in stored.values():
-            files = [path for path in self._images(arrived, None)[:1] if path.exists()]
-            if files:
-                headers.append(read_header(files, zone=self._zone).known)
+            files = [path for path in self._images(arrived, None) if path.exists()][:_HEADERS_OF_ANOTHER]
+            with contextlib.suppress(HeaderUnreadable):  # the other study's trouble, told in its own account
+                headers += [read_header(files, zone=self._zone).known] if files else []
         return headers
 
 

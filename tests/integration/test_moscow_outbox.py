@@ -105,6 +105,17 @@ def test_a_study_that_a_model_could_not_analyse_is_told_as_an_error(
     assert _said(found, "error")["error"] == "Series error"
 
 
+def test_not_even_the_refusal_of_a_research_model_is_told_without_leave(tmp_path: Path, brokers: Brokers) -> None:
+    rig = _rig(tmp_path, brokers, accept_research=False)
+    courier = rig.courier("exchange")
+    study = rig.study(1)
+    _refuse(rig, Reason.VIEW)
+    rig.bring(courier)
+    assert [row.state for row in rig.rows(study)] == [DocumentState.WITHHELD]
+    courier.close()
+    rig.close()
+
+
 def test_an_error_after_a_result_takes_the_result_back(rig: OutboxRig, courier: Courier, brokers: Brokers) -> None:
     rig.analysed(1)
     rig.bring(courier)

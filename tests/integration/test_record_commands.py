@@ -45,6 +45,7 @@ class Desk:
             "destination": [pacs("pacs", port=free_port())],
             "record": record,
             "outbox": {"context_file": "context.toml"},
+            "monitoring": {"time_zone": "Europe/Moscow"},
         }
         self.write()
 
@@ -160,10 +161,12 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(
 
 def test_check_looks_at_context_form_and_address_of_a_receiver(desk: Desk) -> None:
     told = {one["check"]: one["fault"] for one in _checks(desk)}
-    assert told["record mis"] is None
+    assert told["record mis"] is None and told["time zone"] is None
     (desk.rig.folder / "context.toml").write_text("[always.performer]\noid = 'none'\nnam = 'x'\n", encoding="utf-8")
     told = {one["check"]: one["fault"] for one in _checks(desk)}
     assert "always.performer.nam" in told["record mis"]
+    desk.write(monitoring={})
+    assert "time_zone" in {one["check"]: one["fault"] for one in _checks(desk)}["time zone"]
 
 
 def test_check_looks_at_the_way_back(desk: Desk) -> None:

@@ -131,6 +131,14 @@ def test_relative_paths_are_meant_from_the_settings_file(tmp_path: Path, monkeyp
         [[destination]]
         {PACS}
         tls = {{ ca_file = "ca.pem" }}
+        [[record]]
+        name = "ris"
+        kind = "mllp"
+        host = "127.0.0.1"
+        port = 2575
+        document = "forms/ris.toml"
+        [outbox]
+        context_file = "context.toml"
     """
     path = write(folder, text)
     monkeypatch.chdir(tmp_path)
@@ -140,6 +148,9 @@ def test_relative_paths_are_meant_from_the_settings_file(tmp_path: Path, monkeyp
     assert settings.models.folders == (folder / "own", Path("/opt/models"))
     assert settings.model_folders[-1].parts[-2:] == ("models", "zoo")
     assert settings.destination[0].tls is not None and settings.destination[0].tls.ca_file == folder / "ca.pem"
+    (ris,) = settings.record
+    assert ris.kind == "mllp" and ris.document == str(folder / "forms" / "ris.toml")
+    assert settings.outbox.context_file == folder / "context.toml"
     assert settings.ledger_url == f"sqlite:///{settings.data_dir}/ledger.sqlite3"
 
 
