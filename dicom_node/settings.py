@@ -119,13 +119,24 @@ class ShadowSettings(_Section):
     """Studies that a worker holds for shadows at a time: few, so that a champion's study finds room at once."""
 
 
-class DeliverySettings(_Section):
-    """How results leave."""
+class _Patience(_Section):
+    """How patiently something is brought to where it belongs."""
 
     first_retry_s: float = Field(default=10.0, gt=0)
     """Wait after the first failure; doubles from there, with jitter."""
     longest_retry_s: float = Field(default=900.0, gt=0)
     """The wait never grows beyond this; there is no limit to attempts."""
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> Self:
+        if self.first_retry_s > self.longest_retry_s:
+            raise ValueError("first_retry_s must not be more than longest_retry_s")
+        return self
+
+
+class DeliverySettings(_Patience):
+    """How results leave."""
+
     first_confirm_s: float = Field(default=0.05, ge=0)
     """Wait before asking whether a sent result is there; doubles while it is not."""
     resend_after_confirmations: int = Field(default=10, ge=1)
@@ -135,22 +146,12 @@ class DeliverySettings(_Section):
     poll_s: float = Field(default=0.05, gt=0)
     """How often to ask the ledger for deliveries."""
 
-    @model_validator(mode="after")
-    def _waits_grow(self) -> Self:
-        if self.first_retry_s > self.longest_retry_s:
-            raise ValueError("first_retry_s must not be more than longest_retry_s")
-        return self
 
-
-class OutboxSettings(_Section):
+class OutboxSettings(_Patience):
     """How documents for the regional record leave."""
 
     context_file: Path | None = None
     """What documents say beside the findings, and where it is looked up. Relative to the settings file."""
-    first_retry_s: float = Field(default=10.0, gt=0)
-    """Wait after the first failure; doubles from there, with jitter."""
-    longest_retry_s: float = Field(default=900.0, gt=0)
-    """The wait never grows beyond this; there is no limit to attempts."""
     first_confirm_s: float = Field(default=1.0, ge=0)
     """Wait before asking again for a document that the receiver acknowledged and does not show; doubles."""
     resend_after_confirmations: int = Field(default=5, ge=1)
@@ -165,12 +166,6 @@ class OutboxSettings(_Section):
     """A parked document that nobody looked at for so long becomes a dead letter and keeps its images no longer."""
     poll_s: float = Field(default=0.1, gt=0)
     """How often to ask the ledger for documents."""
-
-    @model_validator(mode="after")
-    def _waits_grow(self) -> Self:
-        if self.first_retry_s > self.longest_retry_s:
-            raise ValueError("first_retry_s must not be more than longest_retry_s")
-        return self
 
 
 class WebSettings(_Section):
