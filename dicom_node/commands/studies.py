@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich import box
 from rich.console import Console
@@ -128,7 +130,8 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
         due = deliveries.make_due(
             tx, now, study_uid=study_uid, destination=destination, known=settings.destinations_list()
         )
-        told = documents.make_due(tx, now, study_uid=study_uid, destination=destination, known=settings.records_list())
+        scope: dict[str, Any] = {"study_uid": study_uid, "destination": destination, "known": settings.records_list()}
+        told = documents.make_due(tx, now, **scope) + documents.renew_refused(tx, now, **scope)
         again, reopened = 0, False
         if study_uid:
             newest = jobs.newest_of_study(tx, study_uid)

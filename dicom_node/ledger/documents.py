@@ -102,12 +102,14 @@ def enqueue(tx: sa.Connection, new: NewDocument, now: datetime) -> str | None:
     Returns
     -------
     str or None
-        Its document id; None when it says what the newest one says, or takes back what never left.
+        Its document id; None when it says what the newest one says and that was not refused by the register, or takes
+        back what never left.
     """
     known = of_set(tx, new.set_id)
     standing = [row for row in known if row.state is not DocumentState.OVERTAKEN]
     newest = standing[-1] if standing else None
-    if newest and (newest.kind, _content(tx, newest)) == (new.kind, new.content_digest):
+    refused = newest is not None and newest.state is DocumentState.REFUSED
+    if newest and not refused and (newest.kind, _content(tx, newest)) == (new.kind, new.content_digest):
         return None
     _overtake(tx, new.set_id, now)
     left = [row for row in of_set(tx, new.set_id) if row.state is not DocumentState.OVERTAKEN]
@@ -243,6 +245,38 @@ def make_due(
         .values(state=DocumentState.PENDING, next_attempt_at=now, finished_at=None, park_reason=None, **anew)
     )
     return changed.rowcount
+
+
+def renew_refused(
+    tx: sa.Connection,
+    now: datetime,
+    *,
+    study_uid: StudyUid | None,
+    destination: str | None,
+    known: Collection[str],
+) -> int:
+    """A person has mended why the register refused: queue a next version that tells the same; of known destinations."""
+    query = sa.select(document).where(
+        document.c.state == DocumentState.REFUSED, document.c.destination.in_(list(known))
+    )
+    if study_uid is not None:
+        query = query.where(document.c.study_uid == study_uid)
+    if destination is not None:
+        query = query.where(document.c.destination == destination)
+    renewed = 0
+    for row in map(as_row, tx.execute(query.order_by(document.c.id)).all()):
+        standing = [one.id for one in of_set(tx, row.set_id) if one.state is not DocumentState.OVERTAKEN]
+        if standing[-1] == row.id:
+            same = NewDocument(
+                study_uid=row.study_uid,
+                model_name=row.model_name,
+                destination=row.destination,
+                job_id=row.job_id,
+                kind=row.kind,
+                content_digest=_content(tx, row),
+            )
+            renewed += enqueue(tx, same, now) is not None
+    return renewed
 
 
 # reading -------------------------------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dicom_node.cli import main
 from dicom_node.health import Health
+from dicom_node.ledger import documents
 from dicom_node.metrics import NodeMetrics
 from dicom_node.outbox.courier import Courier
 from dicom_node.reception import ReceptionBoard
+from dicom_node.states import DocumentState
 from dicom_node.web.app import build_app
 from dicom_node.web.server import WebServer
 from inference.findings import StudyUid
@@ -122,6 +124,26 @@ def test_documents_that_need_a_person_are_listed_with_the_reason_and_tried_again
     desk.rig.bring(courier)
     assert [row.state for row in desk.rig.rows(study)] == ["handed_over"]
     assert "and 0 document(s) are tried again now" in desk.run("retry", "--destination", "mis").output
+
+
+def test_what_the_register_refused_is_told_again_as_the_next_version_once_it_was_mended(
+    desk: Desk, courier: Courier, service: MoodyService
+) -> None:
+    study = desk.rig.analysed(1)
+    desk.rig.bring(courier)
+    (first,) = desk.rig.rows(study)
+    with desk.rig.pipeline.ledger.begin() as tx:
+        assert documents.set_returned(
+            tx, first.document_id, state=DocumentState.REFUSED, at=desk.rig.clock(), code="NO_PATIENT"
+        )
+    assert "the register's word: code NO_PATIENT" in desk.run("explain", study).output
+    assert desk.json("retry", study)["documents"] == 1
+    assert desk.json("retry", study)["documents"] == 1, "it waits, and there is no third"
+    desk.rig.clock.now = datetime.now(UTC)
+    desk.rig.bring(courier)
+    _refused, second = desk.rig.rows(study)
+    assert (second.state, second.version, second.replaces) == ("handed_over", 2, first.document_id)
+    assert len(service.held) == 2
 
 
 def test_a_document_is_given_out_as_it_was_sent(desk: Desk, courier: Courier, service: MoodyService) -> None:
