@@ -184,6 +184,15 @@ def _zone_fault(settings: Settings) -> str:
 
 def _receiver_fault(destination: Record, settings: Settings) -> str:
     """The context file, the form, address and credentials of a receiver of the record; nothing is sent."""
+    from dicom_node.outbox.opening import NEEDS_EXTRA
+
+    try:
+        return _opened_fault(destination, settings)
+    except ImportError as error:
+        return NEEDS_EXTRA.format(library=error.name)
+
+
+def _opened_fault(destination: Record, settings: Settings) -> str:
     from dicom_node.ehr.destination import DestinationMisconfigured
     from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
     from dicom_node.ehr.profile_file import ProfileError

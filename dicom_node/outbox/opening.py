@@ -21,6 +21,7 @@ from models.card import ModelCard
 if TYPE_CHECKING:
     from dicom_node.outbox.preparing import Preparer
 
+NEEDS_EXTRA = "documents for the record need {library}: install radnode with the extra ehr (for Kafka also kafka)"
 _Seen = tuple[int, int] | None
 
 
@@ -49,7 +50,8 @@ class Opening:
         self._ledger = ledger
         self._store = store
         self._cards = cards
-        self._seen: _Seen = None
+        self._seen: NEEDS_EXTRA = "documents for the record need {library}: install radnode with the extra ehr (for Kafka also kafka)"
+_Seen = None
 
     @property
     def is_stale(self) -> bool:
@@ -62,8 +64,15 @@ class Opening:
         Raises
         ------
         DestinationMisconfigured
-            When the context file, a profile or a certificate cannot be used.
+            When the context file, a profile or a certificate cannot be used, or libraries of documents are not
+            installed.
         """
+        try:
+            return self._open()
+        except ImportError as error:
+            raise DestinationMisconfigured(NEEDS_EXTRA.format(library=error.name)) from error
+
+    def _open(self) -> tuple[RecordReceiver, Preparer]:
         # The libraries of writers are needed by nodes that have a record alone.
         from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
         from dicom_node.ehr.profile_file import ProfileError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +91,26 @@ def test_a_refusal_is_no_document_for_a_receiver_that_does_not_ask_for_refusals(
         rig.pipeline.encode(rig.say(job, refusal=Refusal(reason=Reason.VIEW)), "node:worker0:1")
     rig.bring(courier)
     assert rig.rows(study) == ()
+
+
+def test_without_the_libraries_of_documents_the_remedy_is_named(tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.modules["lxml"] = None
+from pathlib import Path
+from dicom_node.ehr.destination import DestinationMisconfigured
+from dicom_node.ledger import Ledger
+from dicom_node.outbox.opening import Opening
+from dicom_node.settings import Settings
+from dicom_node.store import Store
+folder = Path({str(tmp_path)!r})
+record = [{{"name": "mis", "kind": "semd", "url": "http://127.0.0.1:9/drafts"}}]
+settings = Settings.model_validate({{"data_dir": folder, "record": record}})
+opening = Opening(settings.record[0], settings, Ledger(settings.ledger_url), Store(folder), dict)
+try:
+    opening.open()
+except DestinationMisconfigured as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "need lxml: install radnode with the extra ehr" in done.stdout
