@@ -50,8 +50,7 @@ class Opening:
         self._ledger = ledger
         self._store = store
         self._cards = cards
-        self._seen: NEEDS_EXTRA = "documents for the record need {library}: install radnode with the extra ehr (for Kafka also kafka)"
-_Seen = None
+        self._seen: _Seen = None
 
     @property
     def is_stale(self) -> bool:
