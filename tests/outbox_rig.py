@@ -290,13 +290,22 @@ class OutboxRig(PipelineRig):
         waits = {"first_retry_s": 10, "longest_retry_s": 900, "context_file": folder / "context.toml"}
         settings = {"outbox": waits} | settings
         super().__init__(folder, routes=[route], record=records, **settings)
+        self._couriers: list[Courier] = []
+
+    def close(self) -> None:
+        """Let go of receivers and of the ledger."""
+        for courier in self._couriers:
+            courier.close()
+        super().close()
 
     def courier(self, name: str) -> Courier:
         """A courier of the destination, as the node makes it."""
         pipeline = self.pipeline
         destination = next(one for one in self.settings.record if one.name == name)
         opening = Opening(destination, self.settings, pipeline.ledger, pipeline.store, lambda: pipeline.cards)
-        return Courier(destination, self.settings.outbox, pipeline.ledger, pipeline.store, opening)
+        made = Courier(destination, self.settings.outbox, pipeline.ledger, pipeline.store, opening)
+        self._couriers.append(made)
+        return made
 
     def study(self, number: int, *, patient: int | None = None, **changes: Any) -> StudyUid:
         """One film of a patient is received; its study."""

@@ -21,6 +21,7 @@ from dicom_node.ehr.context import (
     ProcessingTimes,
     RefusalNotice,
     Revision,
+    SourceStudy,
 )
 from dicom_node.ehr.destinations import Record
 from dicom_node.ehr.header import HeaderContext, HeaderUnreadable, read_header
@@ -37,6 +38,7 @@ from dicom_node.ehr.lookup import (
 from dicom_node.ehr.receiver import RecordReceiver
 from dicom_node.ehr.reconciliation import reconcile, settled
 from dicom_node.ehr.semd import ContextInvalid, DraftFaulty
+from dicom_node.facts import InstanceFacts
 from dicom_node.ledger import Ledger, documents, instances, jobs, results, studies, truths
 from dicom_node.ledger.documents import LEFT, DocumentRow
 from dicom_node.ledger.instances import StoredInstance
@@ -279,7 +281,7 @@ class Preparer:
         except HeaderUnreadable as error:
             told = f"the header of the images cannot be used: {error}"
             raise _Stop(Parked(why=ParkReason.FILES_GONE, told=told)) from error
-        return replace(header, source=replace(header.source, series=())) if from_result else header
+        return replace(header, source=_as_received(header.source, known)) if from_result else header
 
     def _images(self, stored: Sequence[StoredInstance], wanted: set[int] | None) -> list[Path]:
         chosen = [one for one in stored if one.state is InstanceState.INDEXED and (wanted is None or one.id in wanted)]
@@ -319,6 +321,22 @@ class Preparer:
             with contextlib.suppress(HeaderUnreadable):  # the other study's trouble, told in its own account
                 headers += [read_header(files, zone=self._zone).known] if files else []
         return headers
+
+
+def _as_received(named: SourceStudy, known: _Known) -> SourceStudy:
+    """The study of which our own result tells: by its header it would be a report, made by this node."""
+    facts = [one.facts for one in known.stored if one.id in set(known.job.instance_ids) and one.facts]
+    said = facts[0] if facts else InstanceFacts()
+    return replace(
+        named,
+        modality=said.modality,
+        series=(),
+        description=said.study_description,
+        body_part=said.body_part,
+        manufacturer=said.manufacturer,
+        device_model="",
+        device_serial="",
+    )
 
 
 def _times(known: _Known) -> ProcessingTimes:
