@@ -343,3 +343,20 @@ def test_a_lost_letter_of_what_was_acknowledged_does_not_make_a_dead_letter_of_i
     rig.bring(courier)
     assert only(rig, study).state is DocumentState.HANDED_OVER
     assert only(rig, study).finished_at is not None
+
+
+def test_a_version_that_was_refused_leaves_its_number_to_the_next(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+    service.mood = lambda: Mood.ECHOES
+    rig.bring(courier)
+    assert only(rig, study).state is DocumentState.FAILED
+    service.mood = lambda: Mood.HONEST
+    rig.analysed(0, lesions=2)
+    rig.bring(courier)
+    refused, second = rig.rows(study)
+    assert refused.state is DocumentState.OVERTAKEN
+    assert make_due(rig) == 0, "an earlier word must not follow a later one"
+    assert (second.version, second.replaces) == (1, None)
+    assert said(service.held[second.document_id], "/*/v:versionNumber/@value") == "1"

@@ -27,6 +27,7 @@ from tests.outbox_desk import (
     only,
     retract,
     rigs,
+    said,
     without,
 )
 from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
@@ -443,3 +444,40 @@ def test_a_removed_destination_closes_its_documents_and_retry_brings_them_once_i
     assert make_due(rig) == 1
     rig.bring(courier)
     assert service.order[1:] == [row.document_id]
+
+
+def test_a_dead_letter_whose_files_were_evicted_is_written_anew_from_the_result(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    study = rig.analysed(0)
+    service.mood = lambda: Mood.ECHOES
+    rig.bring(courier)
+    assert only(rig, study).state is DocumentState.FAILED
+    settle_deliveries(rig)
+    evict(rig, after_days=40)
+    assert not files(rig, "instances/*/*.dcm")
+    assert not files(rig, "*.letter")
+    service.mood = lambda: Mood.HONEST
+    assert make_due(rig) == 1
+    rig.bring(courier)
+    assert service.order == [only(rig, study).document_id], only(rig, study).reason
+    assert said(service.held[service.order[0]], "//v:recordTarget/v:patientRole/v:id[1]/@extension") == "P0"
+
+
+def test_a_receiver_that_is_far_behind_gets_no_more_letters_written_than_are_allowed(
+    build: Build, service: MoodyService
+) -> None:
+    rig = build(patients=8, outbox={"max_written": 4, "batch": 2})
+    for number in range(8):
+        rig.study(number)
+    rig.settle()
+    rig.finish()
+    with rig.pipeline.ledger.begin() as tx:
+        holds.hold(tx, Hold(destination="emr", since=rig.clock(), operator="admin", why="moving"))
+    courier = rig.courier("emr")
+    rig.bring(courier)
+    assert len(files(rig, "*.letter")) == 4
+    with rig.pipeline.ledger.begin() as tx:
+        holds.release(tx, "emr")
+    rig.bring(courier)
+    assert service.order == [row.document_id for row in rig.every_row()], "oldest first"
