@@ -223,6 +223,9 @@ class Gate:
             one["value"] for report in reports for one in report["identifier"] if one["value"] not in self.kept
         ]
 
+    def close(self) -> None:
+        self._client.close()
+
     @contextmanager
     def open(self) -> Iterator[None]:
         server = ThreadingHTTPServer(("127.0.0.1", self.port), type("Handler", (_AtTheGate,), {"gate": self}))
@@ -285,6 +288,7 @@ def test_a_fhir_server_with_a_bad_day_has_one_report_for_each_study_at_its_last_
         with brought_by(tmp_path, record | {"response_timeout_s": PATIENCE_S}, studies=FEW) as (rig, courier):
             live_through(rig, courier, weather, gate.open, studies=FEW)
             rows = rig.every_row()
+        gate.close()
         reports, provenances = server.held("DiagnosticReport"), server.held("Provenance")
     by_identifier = {document_identifier(row.document_id)["value"]: row.document_id for row in rows}
     kept = [by_identifier[value] for value in gate.kept if value in by_identifier]
