@@ -65,7 +65,8 @@ def make_due(rig: OutboxRig, **changes: Any) -> int:
     """What `radnode retry` does."""
     values: dict[str, Any] = {"study_uid": None, "destination": None, "known": ["emr"]}
     with rig.pipeline.ledger.begin() as tx:
-        return documents.make_due(tx, rig.clock(), **values | changes)
+        scope = values | changes
+        return documents.make_due(tx, rig.clock(), **scope) + documents.renew(tx, rig.clock(), **scope)
 
 
 def only(rig: OutboxRig, study_uid: StudyUid) -> documents.DocumentRow:

@@ -131,7 +131,7 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
             tx, now, study_uid=study_uid, destination=destination, known=settings.destinations_list()
         )
         scope: dict[str, Any] = {"study_uid": study_uid, "destination": destination, "known": settings.records_list()}
-        told = documents.make_due(tx, now, **scope) + documents.renew_refused(tx, now, **scope)
+        told = documents.make_due(tx, now, **scope) + documents.renew(tx, now, **scope)
         again, reopened = 0, False
         if study_uid:
             newest = jobs.newest_of_study(tx, study_uid)

@@ -44,10 +44,13 @@ class Retry:
         What happened and what to do about it, without patient data.
     after_s : float or None
         How long the receiver asked to wait; None when it did not say.
+    unsent : bool
+        Nothing of the document has left this machine: there was no connection, or no token for it.
     """
 
     reason: str
     after_s: float | None = None
+    unsent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

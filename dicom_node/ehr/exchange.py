@@ -27,7 +27,17 @@ _REDIRECT: Final = range(300, 400)
 
 
 class NoAnswer(Exception):
-    """The exchange ended without a whole answer; the message is the reason, without patient data."""
+    """The exchange ended without a whole answer; the message is the reason, without patient data.
+
+    Attributes
+    ----------
+    unsent : bool
+        There never was a connection: nothing has left.
+    """
+
+    def __init__(self, reason: str, *, unsent: bool = False) -> None:
+        super().__init__(reason)
+        self.unsent = unsent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,15 +117,16 @@ class HttpExchange:
                 begun = True
                 return _answer(response, b"" if max_bytes is None else _read(response, max_bytes))
         except httpcore.ConnectTimeout:
-            raise NoAnswer(_no_connection(url, "no answer within connect_timeout_s")) from None
+            raise NoAnswer(_no_connection(url, "no answer within connect_timeout_s"), unsent=True) from None
         except httpcore.TimeoutException:
             raise NoAnswer(_UNFINISHED if begun else _SILENT) from None
         except httpcore.ConnectError as error:
-            raise NoAnswer(_no_connection(url, str(error)[:_MAX_TOLD] or type(error).__name__)) from None
+            told = str(error)[:_MAX_TOLD] or type(error).__name__
+            raise NoAnswer(_no_connection(url, told), unsent=True) from None
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise NoAnswer(f"the exchange with the server broke off ({type(error).__name__})") from None
         except (httpx.InvalidURL, UnicodeError):
-            raise NoAnswer(_no_connection(url, "this is no name of a host")) from None
+            raise NoAnswer(_no_connection(url, "this is no name of a host"), unsent=True) from None
 
     def close(self) -> None:
         """Close connections that were kept alive."""

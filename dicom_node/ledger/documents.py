@@ -23,6 +23,7 @@ LEFT = (DocumentState.HANDED_OVER, DocumentState.SIGNED, DocumentState.REGISTERE
 # Nothing of these has left, or the receiver would not have it: a further version takes their place.
 _NOT_LEFT = (DocumentState.PENDING, DocumentState.PARKED, DocumentState.WITHHELD, DocumentState.FAILED)
 _AGAIN = _NOT_LEFT
+_TO_RENEW = (DocumentState.REFUSED, DocumentState.FAILED)
 _RETURNED = (DocumentState.SIGNED, DocumentState.REGISTERED, DocumentState.REFUSED)
 
 
@@ -45,6 +46,7 @@ class DocumentRow:
     sha256: str | None
     preparations: int
     attempts: int
+    may_have_arrived: bool
     confirmations_asked: int
     next_attempt_at: datetime | None
     park_reason: ParkReason | None
@@ -56,6 +58,11 @@ class DocumentRow:
     returned_at: datetime | None
     register_number: str | None
     register_code: str | None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the receiver has it, or may have it though it is a dead letter here: a later version replaces it."""
+        return self.state in LEFT or (self.state is DocumentState.FAILED and self.may_have_arrived)
 
     @property
     def is_open(self) -> bool:
@@ -102,14 +109,14 @@ def enqueue(tx: sa.Connection, new: NewDocument, now: datetime) -> str | None:
     Returns
     -------
     str or None
-        Its document id; None when it says what the newest one says and that was not refused by the register, or takes
-        back what never left.
+        Its document id; None when it says what the newest one says, unless that was refused by the register or may
+        have arrived and failed, or when it takes back what never left.
     """
     known = of_set(tx, new.set_id)
     standing = [row for row in known if row.state is not DocumentState.OVERTAKEN]
     newest = standing[-1] if standing else None
-    refused = newest is not None and newest.state is DocumentState.REFUSED
-    if newest and not refused and (newest.kind, _content(tx, newest)) == (new.kind, new.content_digest):
+    to_renew = newest is not None and newest.state in _TO_RENEW and newest.is_there
+    if newest and not to_renew and (newest.kind, _content(tx, newest)) == (new.kind, new.content_digest):
         return None
     _overtake(tx, new.set_id, now)
     left = [row for row in of_set(tx, new.set_id) if row.state is not DocumentState.OVERTAKEN]
@@ -140,7 +147,7 @@ def _content(tx: sa.Connection, row: DocumentRow) -> str:
 
 def _overtake(tx: sa.Connection, set_id: str, now: datetime) -> None:
     """What never left does not leave any more; an attempt may have reached the receiver, so it goes on."""
-    never = sa.or_(document.c.attempts == 0, document.c.state != DocumentState.PENDING)
+    never = sa.not_(document.c.may_have_arrived)
     tx.execute(
         document.update()
         .where(
@@ -203,12 +210,12 @@ def set_returned(
 
 
 def _may_return(row: DocumentRow, state: DocumentState, at: datetime) -> bool:
-    attempted = row.state is DocumentState.PENDING and row.attempts > 0  # only its acknowledgement was lost
+    unanswered = row.state in (DocumentState.PENDING, DocumentState.FAILED) and row.may_have_arrived
     if row.state is DocumentState.REGISTERED:
         return state is DocumentState.REGISTERED
     if row.returned_at is not None and at < row.returned_at:
         return False
-    return row.state in LEFT or attempted
+    return row.state in LEFT or unanswered
 
 
 # a person ---------------------------------------------------------------------------------------------------
@@ -237,7 +244,8 @@ def make_due(
         wanted.append(document.c.study_uid == study_uid)
     if destination is not None:
         wanted.append(document.c.destination == destination)
-    under_way = sa.and_(document.c.state == DocumentState.PENDING, document.c.attempts > 0)
+    under_way = sa.and_(document.c.state == DocumentState.PENDING, document.c.may_have_arrived)
+    wanted.append(sa.not_(sa.and_(document.c.state == DocumentState.FAILED, document.c.may_have_arrived)))
     anew = {name: sa.case((under_way, document.c[name]), else_=None) for name in ("path", "sha256", "size_bytes")}
     changed = tx.execute(
         document.update()
@@ -247,7 +255,7 @@ def make_due(
     return changed.rowcount
 
 
-def renew_refused(
+def renew(
     tx: sa.Connection,
     now: datetime,
     *,
@@ -255,10 +263,12 @@ def renew_refused(
     destination: str | None,
     known: Collection[str],
 ) -> int:
-    """A person has mended why the register refused: queue a next version that tells the same; of known destinations."""
-    query = sa.select(document).where(
-        document.c.state == DocumentState.REFUSED, document.c.destination.in_(list(known))
-    )
+    """A person has mended why the register refused: queue a next version that tells the same; of known destinations.
+
+    So it is with a dead letter that may have arrived: the receiver would not take other bytes under its id.
+    """
+    arrived = sa.or_(document.c.state == DocumentState.REFUSED, document.c.may_have_arrived)
+    query = sa.select(document).where(document.c.state.in_(_TO_RENEW), arrived, document.c.destination.in_(list(known)))
     if study_uid is not None:
         query = query.where(document.c.study_uid == study_uid)
     if destination is not None:

@@ -94,7 +94,12 @@ def set_written(
 
 def count_attempt(tx: sa.Connection, row_id: int) -> None:
     """An attempt begins: from here on the receiver may have the document, whatever becomes of this process."""
-    _set(tx, row_id, attempts=document.c.attempts + 1)
+    _set(tx, row_id, attempts=document.c.attempts + 1, may_have_arrived=True)
+
+
+def set_unsent(tx: sa.Connection, row: DocumentRow) -> None:
+    """Nothing left in the attempt that was begun with `row`; in earlier ones it may have."""
+    _set(tx, row.id, may_have_arrived=row.may_have_arrived)
 
 
 def set_handed_over(
@@ -164,8 +169,14 @@ def set_withheld(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> 
     _end(tx, row_id, DocumentState.WITHHELD, at, told)
 
 
+def set_refused(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
+    """The receiver refuses exactly this document for good, so it has it from no earlier attempt, either."""
+    _set(tx, row_id, may_have_arrived=False)
+    set_failed(tx, row_id, at=at, told=told)
+
+
 def set_failed(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
-    """The receiver refuses it for good: a dead letter until a person acts."""
+    """It cannot be sent any more: a dead letter until a person acts."""
     _end(tx, row_id, DocumentState.FAILED, at, told)
 
 

@@ -342,6 +342,7 @@ document = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=True),
     sa.Column("preparations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # counted before anything leaves
+    sa.Column("may_have_arrived", sa.Boolean, nullable=False, server_default=sa.false()),  # an attempt ended unanswered
     sa.Column("confirmations_asked", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempt_started_at", UtcTime, nullable=True),
     sa.Column("next_attempt_at", UtcTime, nullable=True),

@@ -289,9 +289,12 @@ class Courier:
             return True
         if isinstance(answer, Refused):
             with self.ledger.begin() as tx:
-                outbox.set_failed(tx, row.id, at=now, told=answer.reason)
+                outbox.set_refused(tx, row.id, at=now, told=answer.reason)
                 self._event(tx, row, f"refused by {self._name}", answer.reason)
             return False
+        if answer.unsent:
+            with self.ledger.begin() as tx:
+                outbox.set_unsent(tx, row)
         self._later(row, answer.reason, asked_s=answer.after_s)
         if row.attempts == 0:
             with self.ledger.begin() as tx:
@@ -307,6 +310,10 @@ class Courier:
                 outbox.set_confirmed(tx, row.id, at=now, told="the receiver shows it")
             elif held is Held.UNSAID:
                 outbox.set_confirmed(tx, row.id, at=now, told="acknowledged; the receiver cannot be asked for it")
+            elif held is Held.ASK_AGAIN and self._waited_s(row, now) >= self.settings.confirm_patience_s:
+                told = "acknowledged; the receiver would not say whether it has it"
+                outbox.set_confirmed(tx, row.id, at=now, told=told)
+                self._event(tx, row, f"{self._name} is taken at its word", told)
             elif held is Held.ASK_AGAIN:
                 told = "acknowledged; the receiver does not answer now whether it has it"
                 outbox.set_unconfirmed(tx, row.id, ask_at=self._ask_later(row, now), told=told, counts=False)
@@ -322,9 +329,12 @@ class Courier:
 
     def _ask_later(self, row: DocumentRow, now: datetime) -> datetime:
         """When to ask a receiver again that could not be asked: after as long again as it has been."""
-        waited_s = (now - (row.handed_over_at or now)).total_seconds()
-        attempt = 1 + int(max(0.0, math.log2(max(waited_s, 1e-6) / self._backoff.base_s)))
+        attempt = 1 + int(max(0.0, math.log2(max(self._waited_s(row, now), 1e-6) / self._backoff.base_s)))
         return now + timedelta(seconds=self._delay_s(attempt))
+
+    @staticmethod
+    def _waited_s(row: DocumentRow, now: datetime) -> float:
+        return (now - (row.handed_over_at or now)).total_seconds()
 
     def _later(self, row: DocumentRow, told: str, *, written: bool = True, asked_s: float | None = None) -> None:
         attempt = 1 + (row.attempts if written else row.preparations)

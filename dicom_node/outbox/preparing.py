@@ -40,7 +40,7 @@ from dicom_node.ehr.reconciliation import reconcile, settled
 from dicom_node.ehr.semd import ContextInvalid, DraftFaulty
 from dicom_node.facts import InstanceFacts
 from dicom_node.ledger import Ledger, documents, instances, jobs, results, studies, truths
-from dicom_node.ledger.documents import LEFT, DocumentRow
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job
 from dicom_node.ledger.results import ResultKind, ResultSetRow
@@ -140,7 +140,7 @@ class Preparer:
             left = tuple(
                 one
                 for one in documents.of_set(tx, row.set_id)
-                if one.id < row.id and one.state in LEFT and one.kind is not DocumentKind.REFUSAL
+                if one.id < row.id and one.is_there and one.kind is not DocumentKind.REFUSAL
             )
             every = {one.id: one for one in jobs.of_study(tx, row.study_uid)}
             told = row.job_id

@@ -6,14 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lxml import etree
 
+from dicom_node.ledger import documents, outbox
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.outbox.courier import Courier
 from dicom_node.states import DocumentKind, DocumentState, Outcome
+from dicom_node.withdrawal import retract
 from inference.refusals import Reason, Refusal
-from tests.outbox_rig import MoodyService, OutboxRig, moody_service
+from tests.archives import free_port
+from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
 from tests.pipeline_rig import CHEST
 from training.toml import to_toml
 
@@ -55,6 +60,55 @@ def test_a_second_patient_in_the_study_takes_back_what_the_record_was_told(
     told = etree.fromstring(service.held[withdrawal.document_id])
     numbers = told.xpath("//v:patientRole/v:id[1]/@extension", namespaces={"v": V3[1:-1]})
     assert numbers == ["P1"], "the patient under whom the report was filed"
+
+
+def dies_unanswered(rig: OutboxRig, courier: Courier, service: MoodyService) -> DocumentRow:
+    """A report that was kept, whose answer was lost, and whose receiver was then taken out of the settings."""
+    service.mood = lambda: Mood.CUTS
+    study = rig.analysed(1)
+    rig.bring(courier)
+    (row,) = rig.rows(study)
+    assert row.state is DocumentState.PENDING and row.may_have_arrived and row.document_id in service.held
+    with rig.pipeline.ledger.begin() as tx:
+        assert outbox.close_unknown(tx, [], rig.clock()) == 1
+    service.mood = lambda: Mood.HONEST
+    return row
+
+
+def test_a_dead_letter_that_may_have_arrived_is_taken_back(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    dead = dies_unanswered(rig, courier, service)
+    assert retract(rig.pipeline.encoder, dead.study_uid, "quality") == 1
+    rig.bring(courier)
+    failed, withdrawal = rig.rows(dead.study_uid)
+    assert failed.state is DocumentState.FAILED
+    assert (withdrawal.kind, withdrawal.state) == (DocumentKind.WITHDRAWAL, DocumentState.HANDED_OVER)
+    assert (withdrawal.version, withdrawal.replaces) == (2, dead.document_id)
+
+
+def test_a_dead_letter_that_may_have_arrived_is_tried_again_as_the_next_version(
+    rig: OutboxRig, courier: Courier, service: MoodyService
+) -> None:
+    dead = dies_unanswered(rig, courier, service)
+    scope: dict[str, Any] = {"study_uid": dead.study_uid, "destination": None, "known": ["mis"]}
+    with rig.pipeline.ledger.begin() as tx:
+        assert documents.make_due(tx, rig.clock(), **scope) == 0
+        assert documents.renew(tx, rig.clock(), **scope) == 1
+    rig.bring(courier)
+    _failed, second = rig.rows(dead.study_uid)
+    assert (second.state, second.version) == (DocumentState.HANDED_OVER, 2)
+
+
+def test_what_certainly_never_left_is_overtaken_and_not_taken_back(rig: OutboxRig, courier: Courier) -> None:
+    courier.destination = courier.destination.model_copy(update={"url": f"http://127.0.0.1:{free_port()}/drafts"})
+    courier._opening._destination = courier.destination
+    study = rig.analysed(1)
+    rig.bring(courier)
+    (row,) = rig.rows(study)
+    assert row.attempts == 1 and not row.may_have_arrived
+    assert retract(rig.pipeline.encoder, study, "quality") == 1
+    assert [one.state for one in rig.rows(study)] == [DocumentState.OVERTAKEN]
 
 
 def test_a_route_may_name_the_record_alone(tmp_path: Path, rig: OutboxRig, courier: Courier) -> None:

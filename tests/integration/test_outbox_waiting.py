@@ -328,7 +328,9 @@ def test_a_letter_that_is_lost_or_damaged_is_a_dead_letter_and_retry_writes_it_a
     assert not service.sendings, "what is not what was written is not sent"
     assert make_due(rig) == 1
     rig.bring(courier)
-    assert service.order == [row.document_id]
+    _dead, anew = rig.rows(study)
+    assert service.order == [anew.document_id]
+    assert (anew.version, anew.replaces) == (2, row.document_id), "an answer of 500 does not say that nothing was kept"
 
 
 @pytest.fixture

@@ -59,8 +59,10 @@ class FhirClient:
                 max_bytes=self._destination.max_response_bytes,
                 content=bundle,
             )
-        except (NoAnswer, DestinationMisconfigured) as error:
-            return Retry(reason=str(error))
+        except NoAnswer as error:
+            return Retry(reason=str(error), unsent=error.unsent)
+        except DestinationMisconfigured as error:
+            return Retry(reason=str(error), unsent=True)
         return judge(answer, discretion)
 
     def read(self, address: str) -> HttpAnswer:

@@ -27,11 +27,15 @@ _MAX_TOLD: Final = 60
 
 
 class _NoAnswer(Exception):
-    """There is no usable answer; the message is the reason. `gone` where the receiver closed without a word."""
+    """There is no usable answer; the message is the reason.
 
-    def __init__(self, reason: str, *, gone: bool = False) -> None:
+    `gone` where the receiver closed without a word, `unsent` where there never was a connection.
+    """
+
+    def __init__(self, reason: str, *, gone: bool = False, unsent: bool = False) -> None:
         super().__init__(reason)
         self.gone = gone
+        self.unsent = unsent
 
 
 class MllpClient:
@@ -63,7 +67,7 @@ class MllpClient:
             return self._deliver(message, control_id, discretion)
         except _NoAnswer as error:
             self.close()
-            return Retry(reason=str(error))
+            return Retry(reason=str(error), unsent=error.unsent)
 
     def probe(self) -> str:
         """Connect without sending anything; what is wrong, or nothing."""
@@ -91,7 +95,11 @@ class MllpClient:
                 raise
         # A connection that was idle may be closed at the moment it is used; that says nothing of the receiver.
         self.close()
-        return self._exchange(self._connect(), message, control_id, discretion)
+        try:
+            again = self._connect()
+        except _NoAnswer as error:
+            raise _NoAnswer(str(error)) from None  # what went over the old connection may have arrived
+        return self._exchange(again, message, control_id, discretion)
 
     def _usable(self) -> socket.socket | None:
         """The lasting connection, if the other side still holds it and has said nothing that nobody asked for."""
@@ -111,7 +119,7 @@ class MllpClient:
         except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
             told = str(error)[:_MAX_TOLD] or type(error).__name__
             reason = f"no connection to {where[0]}:{where[1]}: is it running, and are address and TLS right? ({told})"
-            raise _NoAnswer(reason) from None
+            raise _NoAnswer(reason, unsent=True) from None
         return self._connection
 
     def _exchange(self, connection: socket.socket, message: bytes, control_id: str, discretion: Discretion) -> Answer:

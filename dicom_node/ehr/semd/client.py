@@ -165,8 +165,10 @@ class ServiceSender:
         }
         try:
             answer = self._ask("PUT", f"/{_name(envelope)}", headers, document)
-        except (NoAnswer, DestinationMisconfigured) as error:
-            return Retry(reason=str(error))
+        except NoAnswer as error:
+            return Retry(reason=str(error), unsent=error.unsent)
+        except DestinationMisconfigured as error:
+            return Retry(reason=str(error), unsent=True)
         return _judge(answer, document, envelope)
 
     def confirm(self, envelope: Envelope) -> Held:

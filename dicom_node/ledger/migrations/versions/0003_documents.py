@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger()),
         sa.Column("preparations", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("may_have_arrived", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("confirmations_asked", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("attempt_started_at", _TIME),
         sa.Column("next_attempt_at", _TIME),
