@@ -35,6 +35,7 @@ from dicom_node.delivery.archive import (
     Sent,
 )
 from dicom_node.delivery.backoff import Backoff, Breaker
+from dicom_node.delivery.rounds import run_rounds
 from dicom_node.ledger import Ledger, deliveries, events, holds, results
 from dicom_node.ledger.deliveries import DeliveryRow
 from dicom_node.ledger.results import WrittenObject
@@ -45,7 +46,6 @@ from inference.findings import SeriesUid, SopUid
 
 log = structlog.get_logger(__name__)
 
-AFTER_FAULT_S = 1.0  # an unforeseen fault (the ledger is away) is not met again and again in the same second
 COMMITMENT_ASKED_AGAIN_S = 3600.0  # an archive that does not offer commitment is asked again after this
 RESULT_TRANSFER_SYNTAX = "1.2.840.10008.1.2.1"  # all results are written in Explicit VR Little Endian
 
@@ -87,19 +87,8 @@ class Deliverer:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; an attempt under way is finished first."""
-        release_first = False
-        while not stop.is_set():
-            try:
-                if release_first:
-                    self._release()
-                release_first = False
-                worked = self.deliver_due()
-            except Exception:  # the edge of the loop: the next round goes on
-                log.exception("delivery round failed", stage="deliver", destination=self.destination.name)
-                release_first, worked = True, False
-                stop.wait(AFTER_FAULT_S)
-            if not worked:
-                stop.wait(self.settings.poll_s)
+        name = self.destination.name
+        run_rounds(stop, self.deliver_due, give_back=self._release, destination=name, poll_s=self.settings.poll_s)
         self.close()
 
     def close(self) -> None:

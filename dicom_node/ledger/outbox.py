@@ -141,6 +141,12 @@ def claim_again(tx: sa.Connection, row_id: int, now: datetime) -> None:
     _set(tx, row_id, attempt_started_at=now)
 
 
+def tell_waiting(tx: sa.Connection, destination: str, told: str) -> None:
+    """Why everything that is still to be written for a destination waits."""
+    waiting = (document.c.destination == destination, document.c.state == DocumentState.PENDING)
+    tx.execute(document.update().where(*waiting, document.c.path.is_(None)).values(reason=told))
+
+
 def give_back(tx: sa.Connection, ids: Sequence[int]) -> None:
     """Claimed documents to which nothing was done: they are due as before."""
     tx.execute(document.update().where(document.c.id.in_(ids)).values(attempt_started_at=None))

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 import structlog
 
 from dicom_node.delivery.backoff import Backoff, Breaker, Circuit
+from dicom_node.delivery.rounds import run_rounds
 from dicom_node.ehr.answer import Accepted, Answer, Discretion, Refused, Retry
 from dicom_node.ehr.destination import DestinationMisconfigured
 from dicom_node.ehr.destinations import Record
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from dicom_node.outbox.preparing import Preparer
 
 log = structlog.get_logger(__name__)
-
-AFTER_FAULT_S = 1.0  # an unforeseen fault (the ledger is away) is not met again and again in the same second
 
 
 class Courier:
@@ -73,25 +72,26 @@ class Courier:
 
     def run(self, stop: threading.Event) -> None:
         """Bring documents until `stop` is set; an attempt under way is finished first."""
-        release_first = False
-        while not stop.is_set():
-            try:
-                if release_first:
-                    with self.ledger.begin() as tx:
-                        outbox.release_attempts(tx, destination=self.destination.name)
-                release_first = False
-                worked = self.work(stop)
-            except DestinationMisconfigured as error:
-                self._tell_misconfigured(str(error))
-                stop.wait(self.settings.first_retry_s)
-                worked = True
-            except Exception:  # the edge of the loop: the next round goes on
-                log.exception("outbox round failed", stage="deliver", destination=self.destination.name)
-                release_first, worked = True, False
-                stop.wait(AFTER_FAULT_S)
-            if not worked:
-                stop.wait(self.settings.poll_s)
+        run_rounds(
+            stop,
+            lambda: self._round(stop),
+            give_back=self._give_back,
+            destination=self._name,
+            poll_s=self.settings.poll_s,
+        )
         self.close()
+
+    def _round(self, stop: threading.Event) -> bool:
+        try:
+            return self.work(stop)
+        except DestinationMisconfigured as error:
+            self._tell_misconfigured(str(error))
+            stop.wait(self.settings.first_retry_s)
+            return True
+
+    def _give_back(self) -> None:
+        with self.ledger.begin() as tx:
+            outbox.release_attempts(tx, destination=self._name)
 
     def close(self) -> None:
         """Let go of connections to the receiver."""
@@ -134,6 +134,8 @@ class Courier:
             self._opened = None
 
     def _tell_misconfigured(self, reason: str) -> None:
+        with self.ledger.begin() as tx:
+            outbox.tell_waiting(tx, self._name, f"waits until the destination can be used: {reason}")
         if reason != self._told_misconfigured:
             log.error("documents wait: the destination cannot be used", destination=self._name, reason=reason)
         self._told_misconfigured = reason
@@ -168,8 +170,7 @@ class Courier:
         try:
             return task(row)
         except (sa.exc.SQLAlchemyError, DestinationMisconfigured):
-            with self.ledger.begin() as tx:
-                outbox.release_attempts(tx, destination=self._name)
+            self._give_back()
             raise  # the ledger's and the settings' trouble is everybody's
         except Exception:  # the edge of the loop over documents: one must not hold the others
             log.exception(

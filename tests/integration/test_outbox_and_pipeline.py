@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dicom_node.states import DocumentKind, DocumentState, Outcome
 from dicom_node.withdrawal import retract
 from inference.refusals import Reason, Refusal
 from tests.archives import free_port
+from tests.integration.receiving_rig import eventually
 from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
 from tests.pipeline_rig import CHEST
 from training.toml import to_toml
@@ -109,6 +111,26 @@ def test_what_certainly_never_left_is_overtaken_and_not_taken_back(rig: OutboxRi
     assert row.attempts == 1 and not row.may_have_arrived
     assert retract(rig.pipeline.encoder, study, "quality") == 1
     assert [one.state for one in rig.rows(study)] == [DocumentState.OVERTAKEN]
+
+
+def test_documents_say_that_they_wait_for_their_settings_and_go_on_once_those_are_right(
+    tmp_path: Path, rig: OutboxRig, courier: Courier
+) -> None:
+    context = tmp_path / "context.toml"
+    right = context.read_text(encoding="utf-8")
+    context.write_text("[always.performer]\nnam = 'x'\n", encoding="utf-8")
+    courier.settings = courier.settings.model_copy(update={"first_retry_s": 0.05})
+    study = rig.analysed(1)
+    stop = threading.Event()
+    thread = threading.Thread(target=courier.run, args=(stop,))
+    thread.start()
+    try:
+        assert eventually(lambda: "always.performer.nam" in str(rig.rows(study)[0].reason))
+        context.write_text(right, encoding="utf-8")
+        assert eventually(lambda: rig.rows(study)[0].state is DocumentState.HANDED_OVER)
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 def test_a_route_may_name_the_record_alone(tmp_path: Path, rig: OutboxRig, courier: Courier) -> None:
