@@ -264,12 +264,20 @@ class Settings(_Section):
         known = set(self.profiles_list())
         for destination in (*self.destination, *self.record):
             if destination.profile not in known:
-                faults.append(f"destination {destination.name} names profile {destination.profile!r}, which is not set")
+                faults.append(f"destination {destination.name} {self._unset(destination.profile)}")
         if self.assembly.archive_count and self.assembly.archive_count not in self.destinations_list():
             faults.append(f"assembly.archive_count names {self.assembly.archive_count!r}, which is no destination")
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _unset(self, profile: str) -> str:
+        known = self.profiles_list()
+        told = f"names profile {profile!r}, which is not set; there are: {', '.join(known) or 'none'}"
+        # The built-in one stands only where the file names none: a first profile of one's own takes it away unseen.
+        if profile == Profile().name and known:
+            told += f". A settings file that names a profile must name `{profile}`, too"
+        return told
 
     def profiles_list(self) -> list[str]:
         """Names of the profiles, in order."""

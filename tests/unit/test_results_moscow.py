@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -476,3 +477,29 @@ def test_the_settings_of_the_guide_are_read_as_they_stand(tmp_path: Path) -> Non
     settings = read_settings(tmp_path / "radnode.toml")
     assert settings.profile_of("eris").form == "moscow"
     assert all(f"| {name} |" in section or name in ("Описание", "Заключение") for name in NAMES)
+
+
+def test_the_settings_of_the_guide_can_stand_beside_destinations_that_name_no_profile(tmp_path: Path) -> None:
+    page = (SHIPPED.parents[4] / "docs" / "howto" / "moscow.md").read_text(encoding="utf-8")
+    others = """
+        [[destination]]
+        name = "archive"
+        kind = "pacs"
+        host = "127.0.0.1"
+        port = 4242
+        called_ae = "ORTHANC"
+        [[record]]
+        name = "ris"
+        kind = "mllp"
+        host = "127.0.0.1"
+        port = 2575
+    """
+    shown = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "radnode.toml").write_text("\n".join([*shown, others]), encoding="utf-8")
+    settings = read_settings(tmp_path / "radnode.toml")
+    assert [settings.profile_of(name).form for name in ("eris", "moscow", "archive", "ris")] == [
+        "moscow",
+        "moscow",
+        "standard",
+        "standard",
+    ]

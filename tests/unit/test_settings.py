@@ -100,6 +100,13 @@ def test_an_unknown_key_is_a_fault_wherever_it_stands(tmp_path: Path, text: str,
     ("text", "told"),
     [
         (f'[[destination]]\n{PACS}profile = "gone"', "names profile 'gone', which is not set"),
+        (f'[[destination]]\n{PACS}profile = "gone"', "which is not set; there are: default"),
+        (
+            f'[[profile]]\nname = "moscow"\n[[destination]]\n{PACS}',
+            "names profile 'default', which is not set; there are: moscow. A settings file that names a profile must "
+            "name `default`, too",
+        ),
+        (f"profile = []\n[[destination]]\n{PACS}", "which is not set; there are: none"),
         (f"[[destination]]\n{PACS}[[destination]]\n{PACS}", "two destinations are called 'pacs'"),
         ("[[profile]]\n[[profile]]\n", "two profiles are called 'default'"),
         ('[assembly]\narchive_count = "pacs"', "archive_count names 'pacs', which is no destination"),
