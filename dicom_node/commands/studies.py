@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,8 +13,11 @@ from rich.table import Table
 from dicom_node.account import StudyLine, account_of, newest_studies
 from dicom_node.commands.context import fail, json_option, load_settings, one_study, open_ledger, write_json
 from dicom_node.explanation import explanation
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.settings import Settings
-from dicom_node.states import DeliveryState, JobState
+from dicom_node.states import DeliveryState, DocumentKind, DocumentState, JobState
+from inference.findings import StudyUid
 
 _SHORT_UID = 12
 WIDTH_IN_FILES = 140
@@ -169,7 +173,11 @@ def retry(ctx: click.Context, study: str | None, destination: str | None, every:
 @json_option
 @click.pass_context
 def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str | None) -> None:
-    """Withdraw the results of STUDY: a rejection note goes to every archive that has them."""
+    """Withdraw the results of STUDY.
+
+    A rejection note goes to every archive that has them, a withdrawal of the document to every receiver of the record.
+    What has not left yet does not leave any more.
+    """
     from dicom_node.building import build_pipeline, installed
     from dicom_node.withdrawal import NoImageLeft
     from dicom_node.withdrawal import retract as withdraw
@@ -178,8 +186,10 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str
     ledger = open_ledger(settings)
     study_uid = one_study(ledger, study)
     if not yes:
-        click.confirm(f"Withdraw all results of study {study_uid} from every archive?", abort=True)
+        where = "every archive and every receiver of the record" if settings.record else "every archive"
+        click.confirm(f"Withdraw all results of study {study_uid} from {where}?", abort=True)
     pipeline = build_pipeline(settings, ledger.clock, installed(settings))
+    before = _documents(ledger, study_uid)
     try:
         withdrawn = withdraw(pipeline.encoder, study_uid, reason)
     except NoImageLeft as error:
@@ -188,9 +198,31 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str
         from dicom_node.ledger import deliveries
 
         open_ones = [row for row in deliveries.of_study(tx, study_uid) if row.state is DeliveryState.PENDING]
-    if withdrawn == 0:
+    queued, stopped = _taken_back(before, _documents(ledger, study_uid))
+    if not (withdrawn or queued or stopped):
         fail("the study has no result that stands")
     if json_to is not None:
-        write_json({"study_uid": study_uid, "withdrawn": withdrawn, "notes_on_their_way": len(open_ones)}, json_to)
+        counted = {"withdrawn": withdrawn, "notes_on_their_way": len(open_ones)}
+        of_documents = {"document_withdrawals": queued, "documents_not_leaving": stopped}
+        write_json({"study_uid": study_uid, **counted, **of_documents}, json_to)
         return
     click.echo(f"{withdrawn} result set(s) withdrawn; {len(open_ones)} rejection note(s) on their way")
+    if settings.record or queued or stopped:
+        click.echo(f"{queued} withdrawal(s) of documents queued; {stopped} document(s) will not leave any more")
+
+
+def _documents(ledger: Ledger, study_uid: StudyUid) -> tuple[DocumentRow, ...]:
+    from dicom_node.ledger import documents
+
+    with ledger.read() as tx:
+        return documents.of_study(tx, study_uid)
+
+
+def _taken_back(before: Sequence[DocumentRow], after: Sequence[DocumentRow]) -> tuple[int, int]:
+    """How many withdrawals were queued in between, and how many documents were overtaken before they had left."""
+    known = {row.id: row.state for row in before}
+    queued = sum(row.id not in known and row.kind is DocumentKind.WITHDRAWAL for row in after)
+    stopped = sum(
+        row.state is DocumentState.OVERTAKEN and known.get(row.id) is not DocumentState.OVERTAKEN for row in after
+    )
+    return queued, stopped

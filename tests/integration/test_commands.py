@@ -242,7 +242,7 @@ def test_retract_asks_first_and_then_withdraws_everywhere(desk: Desk) -> None:
     desk.run("retract", STUDY, given="n\n", status=1)
     assert len(desk.rig.account(STUDY).results) == 1
     told = desk.run("retract", STUDY, given="y\n").output
-    assert "1 result set(s) withdrawn" in told
+    assert "from every archive?" in told and "1 result set(s) withdrawn" in told and "document" not in told
     assert [row.kind for row in desk.rig.account(STUDY).results] == ["result", "retraction"]
     assert "no result that stands" in desk.run("retract", STUDY, "--yes", status=1).stderr
 

@@ -146,6 +146,29 @@ def test_what_the_register_refused_is_told_again_as_the_next_version_once_it_was
     assert len(service.held) == 2
 
 
+def test_a_retraction_tells_which_documents_are_taken_back_and_which_do_not_leave(desk: Desk, courier: Courier) -> None:
+    left = desk.rig.analysed(1)
+    desk.rig.bring(courier)
+    waiting = desk.rig.analysed(2)
+    told = desk.run("retract", left, "--yes").output
+    assert "1 withdrawal(s) of documents queued; 0 document(s) will not leave any more" in told
+    assert [(row.kind, row.state) for row in desk.rig.rows(left)] == [
+        ("report", "handed_over"),
+        ("withdrawal", "pending"),
+    ]
+    counted = desk.json("retract", waiting, "--yes")
+    assert (counted["document_withdrawals"], counted["documents_not_leaving"]) == (0, 1)
+    assert [row.state for row in desk.rig.rows(waiting)] == ["overtaken"]
+    assert "no result that stands" in desk.run("retract", left, "--yes", status=1).output
+
+
+def test_a_retraction_asks_for_the_record_too(desk: Desk) -> None:
+    study = desk.rig.analysed(1)
+    asked = CliRunner().invoke(main, ["--settings", str(desk.settings_file), "retract", study], input="n\n")
+    assert "from every archive and every receiver of the record?" in asked.output and asked.exit_code == 1
+    assert [row.state for row in desk.rig.rows(study)] == ["pending"]
+
+
 def test_a_document_is_given_out_as_it_was_sent(desk: Desk, courier: Courier, service: MoodyService) -> None:
     study = desk.rig.analysed(1)
     (row,) = desk.rig.rows(study)
