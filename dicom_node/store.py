@@ -21,6 +21,7 @@ _RESULTS = "results"
 _RESERVE = "reserve"
 _SUFFIX = ".dcm"
 _LETTER_SUFFIX = ".letter"
+_REQUEST_SUFFIX = ".request"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _MIB = 1024**2
 
@@ -185,6 +186,10 @@ class Store:
         """Write a document for the record durably, beside the results; as `write_result`."""
         return self._write(data, _LETTER_SUFFIX)
 
+    def write_request(self, data: bytes) -> str:
+        """Write what a document was written from, durably, beside it; as `write_result`."""
+        return self._write(data, _REQUEST_SUFFIX)
+
     def _write(self, data: bytes, suffix: str) -> str:
         incoming = self.create_incoming()
         try:
@@ -195,7 +200,7 @@ class Store:
         return self._place(incoming, _RESULTS, suffix)
 
     def path(self, relative_path: str) -> Path:
-        """Where the file named `relative_path` by `place`, `write_result` or `write_letter` is.
+        """Where the file named `relative_path` by `place` or one of the `write_` methods is.
 
         Raises
         ------
@@ -313,7 +318,7 @@ class Store:
 
 def _is_own_name(name: str) -> bool:
     stem, dot, suffix = name.rpartition(".")
-    known = dot + suffix in (_SUFFIX, _LETTER_SUFFIX)
+    known = dot + suffix in (_SUFFIX, _LETTER_SUFFIX, _REQUEST_SUFFIX)
     return known and len(stem) == len(secrets.token_hex(16)) and set(stem) <= set("0123456789abcdef")
 
 

@@ -21,6 +21,7 @@ class Backoff:
     base_s: float = 10.0
     ceiling_s: float = 900.0
     jitter: float = 0.25
+    asked_ceiling_s: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.base_s <= self.ceiling_s and 0 <= self.jitter < 1):
@@ -36,14 +37,16 @@ class Backoff:
         draw
             Random number, 0 <= draw < 1.
         asked_s
-            What the archive itself asked for (Retry-After); heeded up to the ceiling, never shortened by jitter.
+            What the archive itself asked for (Retry-After); heeded up to `asked_ceiling_s`, which is the ceiling where
+            it is None, and never shortened by jitter.
         """
         if attempt < 1:
             raise ValueError("attempts are counted from 1")
         # Beyond 2**63 the product is over any ceiling, and ldexp would overflow for an attempt number grown over days.
         grown_s = min(self.ceiling_s, self.base_s * 2.0 ** min(attempt - 1, 63))
         delay_s = grown_s * (1.0 - self.jitter * draw)
-        return max(delay_s, min(asked_s or 0.0, self.ceiling_s))
+        heeded_s = self.ceiling_s if self.asked_ceiling_s is None else self.asked_ceiling_s
+        return max(delay_s, min(asked_s or 0.0, heeded_s))
 
 
 class Circuit(StrEnum):
@@ -98,9 +101,12 @@ class Breaker:
         return replace(self, failures=0, opens_until_s=None, probing_until_s=None)
 
     def failed(self, now_s: float, *, draw: float, asked_s: float | None = None) -> Breaker:
-        """Give the breaker after the destination as a whole failed; opens it at the threshold, longer each time."""
+        """Give the breaker after the destination as a whole failed; opens it at the threshold, longer each time.
+
+        A destination that itself asks to wait is left alone at once.
+        """
         failures = self.failures + 1
-        if failures < self.threshold:
+        if failures < self.threshold and not asked_s:
             return replace(self, failures=failures, probing_until_s=None)
-        delay_s = self.backoff.delay_s(failures - self.threshold + 1, draw=draw, asked_s=asked_s)
+        delay_s = self.backoff.delay_s(max(1, failures - self.threshold + 1), draw=draw, asked_s=asked_s)
         return replace(self, failures=failures, opens_until_s=now_s + delay_s, probing_until_s=None)

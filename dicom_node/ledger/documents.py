@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -44,6 +44,9 @@ class DocumentRow:
     replaces: str | None
     path: str | None
     sha256: str | None
+    request_path: str | None
+    sent_set_id: str | None
+    resends: int
     preparations: int
     attempts: int
     may_have_arrived: bool
@@ -122,7 +125,33 @@ def enqueue(tx: sa.Connection, new: NewDocument, now: datetime) -> str | None:
     left = [row for row in of_set(tx, new.set_id) if row.state is not DocumentState.OVERTAKEN]
     if new.kind is DocumentKind.WITHDRAWAL and (not left or left[-1].kind is not DocumentKind.REPORT):
         return None
-    document_id = _digest("document", new.set_id, str(len(known)), new.kind, new.content_digest)
+    return _insert(tx, new, now)
+
+
+def take_back_first(tx: sa.Connection, row: DocumentRow, now: datetime, *, told: str) -> None:
+    """What left was filed under somebody else: it is taken back there, and this is told anew after that."""
+    left = [one for one in of_set(tx, row.set_id) if one.id < row.id and one.is_there]
+    ended = {"state": DocumentState.OVERTAKEN, "finished_at": now, "next_attempt_at": None, "reason": told}
+    tx.execute(document.update().where(document.c.id == row.id).values(**ended, attempt_started_at=None))
+    again = _told_by(tx, row)
+    _insert(tx, replace(again, kind=DocumentKind.WITHDRAWAL, content_digest=left[-1].document_id), now)
+    _insert(tx, again, now)
+
+
+def _told_by(tx: sa.Connection, row: DocumentRow) -> NewDocument:
+    return NewDocument(
+        study_uid=row.study_uid,
+        model_name=row.model_name,
+        destination=row.destination,
+        job_id=row.job_id,
+        kind=row.kind,
+        content_digest=_content(tx, row),
+    )
+
+
+def _insert(tx: sa.Connection, new: NewDocument, now: datetime) -> str:
+    ordinal = len(of_set(tx, new.set_id))
+    document_id = _digest("document", new.set_id, str(ordinal), new.kind, new.content_digest)
     tx.execute(
         document.insert().values(
             document_id=document_id,
@@ -163,6 +192,12 @@ def _overtake(tx: sa.Connection, set_id: str, now: datetime) -> None:
             reason="a newer version or a withdrawal came before it had left",
         )
     )
+
+
+def is_superseded(tx: sa.Connection, row: DocumentRow) -> bool:
+    """Whether something newer of its set came, so that a document that never left need not leave."""
+    newer = (document.c.set_id == row.set_id, document.c.id > row.id, document.c.state != DocumentState.OVERTAKEN)
+    return tx.execute(sa.select(document.c.id).where(*newer).limit(1)).first() is not None
 
 
 def newest_of_sets(tx: sa.Connection, study_uid: StudyUid) -> tuple[DocumentRow, ...]:
@@ -277,15 +312,7 @@ def renew(
     for row in map(as_row, tx.execute(query.order_by(document.c.id)).all()):
         standing = [one.id for one in of_set(tx, row.set_id) if one.state is not DocumentState.OVERTAKEN]
         if standing[-1] == row.id:
-            same = NewDocument(
-                study_uid=row.study_uid,
-                model_name=row.model_name,
-                destination=row.destination,
-                job_id=row.job_id,
-                kind=row.kind,
-                content_digest=_content(tx, row),
-            )
-            renewed += enqueue(tx, same, now) is not None
+            renewed += enqueue(tx, _told_by(tx, row), now) is not None
     return renewed
 
 
@@ -343,7 +370,8 @@ def oldest_waiting(tx: sa.Connection) -> dict[str, datetime]:
 
 def known_paths(tx: sa.Connection) -> frozenset[str]:
     """Every file that a row names."""
-    return frozenset(tx.execute(sa.select(document.c.path).where(document.c.path.is_not(None))).scalars())
+    named = tx.execute(sa.select(document.c.path, document.c.request_path)).all()
+    return frozenset(path for row in named for path in row if path is not None)
 
 
 def as_row(row: sa.Row[tuple[object, ...]]) -> DocumentRow:

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from dicom_node.ledger import events
 from dicom_node.ledger.documents import DocumentRow, as_row, by_ids
 from dicom_node.ledger.schema import document
-from dicom_node.states import DocumentState, ParkReason, Stage
+from dicom_node.states import DocumentKind, DocumentState, ParkReason, Stage
 
+_OFTEN = 20
 # These wait for a person or are dead: whatever they hold has not left.
 _STOPPED = (DocumentState.PARKED, DocumentState.WITHHELD, DocumentState.FAILED)
 
@@ -76,7 +77,16 @@ def _is_open(table: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 def set_written(
-    tx: sa.Connection, row_id: int, *, version: int, replaces: str | None, path: str, sha256: str, size_bytes: int
+    tx: sa.Connection,
+    row_id: int,
+    *,
+    version: int,
+    replaces: str | None,
+    sent_set_id: str,
+    path: str,
+    request_path: str | None,
+    sha256: str,
+    size_bytes: int,
 ) -> None:
     """What will be sent is fixed, and due: from here on every attempt sends these bytes."""
     _set(
@@ -84,7 +94,9 @@ def set_written(
         row_id,
         version=version,
         replaces=replaces,
+        sent_set_id=sent_set_id,
         path=path,
+        request_path=request_path,
         sha256=sha256,
         size_bytes=size_bytes,
         attempt_started_at=None,
@@ -165,6 +177,12 @@ def set_retry(tx: sa.Connection, row_id: int, *, next_attempt_at: datetime, told
     )
 
 
+def set_resend(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
+    """The receiver acknowledged it and does not have it: send it again."""
+    _set(tx, row_id, resends=document.c.resends + 1)
+    set_retry(tx, row_id, next_attempt_at=at, told=told)
+
+
 def set_parked(tx: sa.Connection, row_id: int, *, at: datetime, why: ParkReason, told: str) -> None:
     """A person must look."""
     _end(tx, row_id, DocumentState.PARKED, at, told, park_reason=why)
@@ -175,10 +193,10 @@ def set_withheld(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> 
     _end(tx, row_id, DocumentState.WITHHELD, at, told)
 
 
-def set_refused(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
-    """The receiver refuses exactly this document for good, so it has it from no earlier attempt, either."""
-    _set(tx, row_id, may_have_arrived=False)
-    set_failed(tx, row_id, at=at, told=told)
+def set_refused(tx: sa.Connection, row: DocumentRow, *, at: datetime, told: str) -> None:
+    """The receiver refuses it for good in the attempt that began with `row`; it may have kept it in an earlier one."""
+    set_unsent(tx, row)
+    set_failed(tx, row.id, at=at, told=told)
 
 
 def set_failed(tx: sa.Connection, row_id: int, *, at: datetime, told: str) -> None:
@@ -190,7 +208,8 @@ def set_overtaken(tx: sa.Connection, row_id: int, *, at: datetime, told: str) ->
     """It need not leave any more, and neither may what stands before it in its set and never left: it is taken back."""
     set_id = sa.select(document.c.set_id).where(document.c.id == row_id).scalar_subquery()
     stopped = (document.c.set_id == set_id, document.c.id < row_id, document.c.state.in_(_STOPPED))
-    tx.execute(document.update().where(*stopped).values(state=DocumentState.OVERTAKEN, park_reason=None))
+    never = sa.not_(document.c.may_have_arrived)
+    tx.execute(document.update().where(*stopped, never).values(state=DocumentState.OVERTAKEN, park_reason=None))
     _end(tx, row_id, DocumentState.OVERTAKEN, at, told)
 
 
@@ -227,7 +246,8 @@ def _is_under_way() -> sa.ColumnElement[bool]:
 def count_written_waiting(tx: sa.Connection, destination: str) -> int:
     """How many documents of a destination are written and not yet handed over."""
     waiting = (document.c.destination == destination, document.c.state == DocumentState.PENDING)
-    query = sa.select(sa.func.count()).select_from(document).where(*waiting, document.c.path.is_not(None))
+    hopeful = document.c.attempts < _OFTEN  # one that is refused again and again must not starve the others
+    query = sa.select(sa.func.count()).select_from(document).where(*waiting, document.c.path.is_not(None), hopeful)
     return int(tx.execute(query).scalar_one())
 
 
@@ -263,13 +283,18 @@ def close_unknown(tx: sa.Connection, known: Collection[str], now: datetime) -> i
 
 def any_parked(tx: sa.Connection, before: datetime) -> bool:
     """Whether a document is parked since before then."""
-    parked = (document.c.state == DocumentState.PARKED, document.c.finished_at < before)
-    return tx.execute(sa.select(document.c.id).where(*parked).limit(1)).first() is not None
+    return tx.execute(sa.select(document.c.id).where(*_parked_reports(before)).limit(1)).first() is not None
+
+
+def _parked_reports(before: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """A withdrawal is never given up: what it takes back stands in the record until it arrives."""
+    told = document.c.kind != DocumentKind.WITHDRAWAL
+    return (document.c.state == DocumentState.PARKED, document.c.finished_at < before, told)
 
 
 def give_up_parked(tx: sa.Connection, *, parked_before: datetime, now: datetime) -> int:
     """Documents that nobody looked at for so long become dead letters: they keep their study's files no longer."""
-    query = sa.select(document).where(document.c.state == DocumentState.PARKED, document.c.finished_at < parked_before)
+    query = sa.select(document).where(*_parked_reports(parked_before))
     rows = [as_row(row) for row in tx.execute(query)]
     for row in rows:
         told = f"nobody looked at it in time; it was parked because: {row.reason}"

@@ -41,6 +41,9 @@ def forget_files(tx: sa.Connection, study_uid: StudyUid) -> tuple[str, ...]:
     letters = sa.and_(document.c.study_uid == study_uid, _letter_may_go())
     documents = list(tx.execute(sa.select(document.c.path).where(letters)).scalars())
     tx.execute(document.update().where(letters).values(path=None))
+    needless = sa.and_(document.c.study_uid == study_uid, _request_may_go())
+    documents += list(tx.execute(sa.select(document.c.request_path).where(needless)).scalars())
+    tx.execute(document.update().where(needless).values(request_path=None))
     tx.execute(instance.update().where(images).values(path=None))
     tx.execute(result_object.update().where(result_object.c.id.in_([row.id for row in results])).values(path=None))
     return (*paths, *(row.path for row in results), *documents)
@@ -83,6 +86,13 @@ def _evictable(before: datetime) -> sa.Select[StudyUid]:
 def _letter_may_go() -> sa.ColumnElement[bool]:
     """The file of a document that is not on its way any more."""
     return sa.and_(document.c.path.is_not(None), document.c.finished_at.is_not(None))
+
+
+def _request_may_go() -> sa.ColumnElement[bool]:
+    """What a document was written from that never left; of others it stays, for their withdrawal."""
+    never = sa.not_(document.c.may_have_arrived)
+    stopped = document.c.state.in_((DocumentState.OVERTAKEN, DocumentState.FAILED, DocumentState.WITHHELD))
+    return sa.and_(document.c.request_path.is_not(None), stopped, never)
 
 
 def _result_file_may_go() -> sa.ColumnElement[bool]:

@@ -340,6 +340,9 @@ document = sa.Table(
     sa.Column("path", sa.Text, nullable=True),  # what is sent, fixed before the first attempt
     sa.Column("sha256", sa.Text, nullable=True),
     sa.Column("size_bytes", sa.BigInteger, nullable=True),
+    sa.Column("request_path", sa.Text, nullable=True),  # what it was written from; stays when the letter is evicted
+    sa.Column("sent_set_id", sa.Text, nullable=True),  # as the receiver knows the set: another one after a withdrawal
+    sa.Column("resends", sa.Integer, nullable=False, server_default="0"),  # acknowledged, and then not there
     sa.Column("preparations", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # counted before anything leaves
     sa.Column("may_have_arrived", sa.Boolean, nullable=False, server_default=sa.false()),  # an attempt ended unanswered

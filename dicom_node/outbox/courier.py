@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -31,15 +32,20 @@ from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.outbox import Task
 from dicom_node.outbox.letters import Letter, LetterLost, read_letter
 from dicom_node.outbox.opening import Opening
-from dicom_node.outbox.prepared import Needless, NotYet, Parked, Preparation, Withheld, Written
+from dicom_node.outbox.prepared import Needless, NotYet, Parked, TakeBackFirst, Withheld, Written
 from dicom_node.settings import OutboxSettings
-from dicom_node.states import DocumentState, Stage
+from dicom_node.states import DocumentKind, DocumentState, ParkReason, Stage
 from dicom_node.store import Store, StoreError
 
 if TYPE_CHECKING:
     from dicom_node.outbox.preparing import Preparer
 
 log = structlog.get_logger(__name__)
+
+LONGEST_ASKED_S = 86400.0  # a receiver that asks to wait is heeded up to this
+WRITING_S = 2.0  # a lookup that hangs must not hold what is written
+MOST_FAULTS = 5  # an unforeseen fault that comes so often is a person's
+MOST_RESENDS = 8  # of a document that is acknowledged and never there
 
 
 class Courier:
@@ -65,7 +71,9 @@ class Courier:
         self.ledger = ledger
         self.store = store
         self._opening = opening
-        self._backoff = Backoff(base_s=settings.first_retry_s, ceiling_s=settings.longest_retry_s)
+        self._backoff = Backoff(
+            base_s=settings.first_retry_s, ceiling_s=settings.longest_retry_s, asked_ceiling_s=LONGEST_ASKED_S
+        )
         self._breaker = Breaker(backoff=self._backoff)
         self._opened: tuple[RecordReceiver, Preparer] | None = None
         self._told_misconfigured = ""
@@ -99,7 +107,7 @@ class Courier:
             self._opened[0].close()
 
     def work(self, stop: threading.Event | None = None) -> bool:
-        """One round: write what is due, then bring what is written. Returns whether there was anything.
+        """One round: write what is due, not for long, then bring what is written. Returns whether there was anything.
 
         Raises
         ------
@@ -155,7 +163,8 @@ class Courier:
             if outbox.count_written_waiting(tx, self._name) >= self.settings.max_written:
                 return False  # the receiver is behind: what waits further back stays a row, without a file
         rows = self._claim(Task.WRITE)
-        return self._each(rows, self._write, stop)
+        until_s = time.monotonic() + WRITING_S
+        return self._each(rows, lambda row: self._write(row) and time.monotonic() < until_s, stop)
 
     def _each(self, rows: Sequence[DocumentRow], task: Callable[[DocumentRow], bool], stop: threading.Event) -> bool:
         """Do each in turn while it makes sense to go on; the rest is given back. One that fails holds no other."""
@@ -176,31 +185,49 @@ class Courier:
             log.exception(
                 "a document met an unforeseen fault", stage="deliver", destination=self._name, document=row.id
             )
-            self._later(row, "an unforeseen fault, see the log; tried again", written=row.path is not None)
+            if row.path is None and row.preparations + 1 >= MOST_FAULTS:
+                told = "an unforeseen fault, again and again: see the log"
+                self._end(row, Parked(why=ParkReason.NOT_WRITABLE, told=told))
+            else:
+                self._later(row, "an unforeseen fault, see the log; tried again", written=row.path is not None)
             return True
 
     def _write(self, row: DocumentRow) -> bool:
         prepared = self._both()[1].prepare(row)
-        now = self.ledger.clock()
         if isinstance(prepared, Written):
             return self._fix(row, prepared)
         if isinstance(prepared, NotYet):
             self._later(row, prepared.told, written=False)
             return True
+        self._end(row, prepared)
+        return True
+
+    def _end(self, row: DocumentRow, prepared: Parked | Withheld | Needless | TakeBackFirst) -> None:
+        now = self.ledger.clock()
         with self.ledger.begin() as tx:
             if isinstance(prepared, Parked):
                 outbox.set_parked(tx, row.id, at=now, why=prepared.why, told=prepared.told)
             elif isinstance(prepared, Withheld):
                 outbox.set_withheld(tx, row.id, at=now, told=prepared.told)
+            elif isinstance(prepared, TakeBackFirst):
+                documents.take_back_first(tx, row, now, told=prepared.told)
             else:
                 outbox.set_overtaken(tx, row.id, at=now, told=prepared.told)
             self._event(tx, row, _ended(prepared), prepared.told)
-        return True
+        if isinstance(prepared, Parked):
+            self._needs_a_person(row, f"parked: {prepared.why}")
+
+    def _needs_a_person(self, row: DocumentRow, why: str) -> None:
+        """A withdrawal that does not arrive is an alarm: what it takes back stands in the record."""
+        alarm = row.kind is DocumentKind.WITHDRAWAL
+        level = log.error if alarm else log.warning
+        level("a document needs a person", alarm=alarm, destination=self._name, document=row.document_id, why=why)
 
     def _fix(self, row: DocumentRow, written: Written) -> bool:
         data = written.letter.to_bytes()
         try:
             path = self.store.write_letter(data)
+            request_path = self.store.write_request(written.request) if written.request else None
         except StoreError as error:
             self._later(row, str(error), written=False)
             log.error("a document cannot be kept", alarm=True, destination=self._name, errno=error.errno)
@@ -211,7 +238,9 @@ class Courier:
                 row.id,
                 version=written.version,
                 replaces=written.replaces,
+                sent_set_id=written.set_id,
                 path=path,
+                request_path=request_path,
                 sha256=written.letter.sha256,
                 size_bytes=len(data),
             )
@@ -239,6 +268,13 @@ class Courier:
             return True
         envelope = _envelope(row, letter.discretion)
         with self.ledger.begin() as tx:
+            if holds.is_held(tx, self._name):  # since this round began
+                outbox.give_back(tx, [row.id])
+                return False
+            if not row.may_have_arrived and documents.is_superseded(tx, row):
+                told = "a newer version or a withdrawal came before it had left"
+                outbox.set_overtaken(tx, row.id, at=self.ledger.clock(), told=told)
+                return True
             outbox.count_attempt(tx, row.id)
         answer = self._receiver().send(letter.body, envelope)
         self._note_health(answer)
@@ -290,8 +326,9 @@ class Courier:
             return True
         if isinstance(answer, Refused):
             with self.ledger.begin() as tx:
-                outbox.set_refused(tx, row.id, at=now, told=answer.reason)
+                outbox.set_refused(tx, row, at=now, told=answer.reason)
                 self._event(tx, row, f"refused by {self._name}", answer.reason)
+            self._needs_a_person(row, "refused by the receiver")
             return False
         if answer.unsent:
             with self.ledger.begin() as tx:
@@ -318,14 +355,18 @@ class Courier:
             elif held is Held.ASK_AGAIN:
                 told = "acknowledged; the receiver does not answer now whether it has it"
                 outbox.set_unconfirmed(tx, row.id, ask_at=self._ask_later(row, now), told=told, counts=False)
-            elif row.confirmations_asked + 1 >= self.settings.resend_after_confirmations:
-                told = "acknowledged, but the receiver does not have it: sent again"
-                outbox.set_retry(tx, row.id, next_attempt_at=now, told=told)
-                self._event(tx, row, f"not found at {self._name}, sent again", told)
-            else:
+            elif row.confirmations_asked + 1 < self.settings.resend_after_confirmations:
                 delay_s = min(self.settings.first_confirm_s * 2**row.confirmations_asked, self._backoff.base_s)
                 later = now + timedelta(seconds=delay_s)
                 outbox.set_unconfirmed(tx, row.id, ask_at=later, told="the receiver does not show it yet", counts=True)
+            elif row.resends < MOST_RESENDS:
+                told = "acknowledged, but the receiver does not have it: sent again"
+                outbox.set_resend(tx, row.id, at=now, told=told)
+                self._event(tx, row, f"not found at {self._name}, sent again", told)
+            else:
+                told = f"acknowledged {row.resends + 1} times, and the receiver never had it"
+                outbox.set_failed(tx, row.id, at=now, told=told)
+                self._event(tx, row, f"given up at {self._name}", told)
         return held is not Held.ASK_AGAIN
 
     def _ask_later(self, row: DocumentRow, now: datetime) -> datetime:
@@ -354,7 +395,7 @@ class Courier:
 def _envelope(row: DocumentRow, discretion: Discretion) -> Envelope:
     return Envelope(
         document_id=row.document_id,
-        set_id=row.set_id,
+        set_id=row.sent_set_id or row.set_id,
         version=row.version or 1,
         kind=row.kind,
         study_uid=row.study_uid,
@@ -362,10 +403,11 @@ def _envelope(row: DocumentRow, discretion: Discretion) -> Envelope:
     )
 
 
-def _ended(prepared: Preparation) -> str:
+def _ended(prepared: Parked | Withheld | Needless | TakeBackFirst) -> str:
     if isinstance(prepared, Parked):
         return f"parked, {prepared.why}: a person must look, then `radnode retry`"
     if isinstance(prepared, Withheld):
         return "withheld"
-    assert isinstance(prepared, Needless), "what is written or waits has not ended"
+    if isinstance(prepared, TakeBackFirst):
+        return "put behind the withdrawal of what was sent before"
     return "not needed any more"

@@ -16,6 +16,8 @@ class Written:
     letter: Letter
     version: int
     replaces: str | None
+    set_id: str
+    request: bytes | None  # packed, see `outbox.sent`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,4 +49,11 @@ class Needless:
     told: str
 
 
-Preparation: TypeAlias = Written | Parked | Withheld | NotYet | Needless
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakeBackFirst:
+    """What left before was filed under somebody else: there it is taken back before this is told."""
+
+    told: str
+
+
+Preparation: TypeAlias = Written | Parked | Withheld | NotYet | Needless | TakeBackFirst

@@ -7,17 +7,22 @@ and their words become one `DocumentRequest`, which the receiver writes in its f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
+from pydicom.errors import InvalidDicomError
 
 from dicom_node.ehr.answer import Discretion, discretion_of
 from dicom_node.ehr.context import (
     ContextMissing,
     DocumentRequest,
+    KeyImage,
+    Patient,
     ProcessingTimes,
     RefusalNotice,
     Revision,
@@ -36,10 +41,10 @@ from dicom_node.ehr.lookup import (
     read_known,
 )
 from dicom_node.ehr.receiver import RecordReceiver
-from dicom_node.ehr.reconciliation import reconcile, settled
+from dicom_node.ehr.reconciliation import Kind, reconcile, settled
 from dicom_node.ehr.semd import ContextInvalid, DraftFaulty
 from dicom_node.facts import InstanceFacts
-from dicom_node.ledger import Ledger, documents, instances, jobs, results, studies, truths
+from dicom_node.ledger import Ledger, documents, events, instances, jobs, results, studies, truths
 from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.instances import StoredInstance
 from dicom_node.ledger.jobs import Job
@@ -47,18 +52,21 @@ from dicom_node.ledger.results import ResultKind, ResultSetRow
 from dicom_node.ledger.studies import StudyRow
 from dicom_node.outbox.key_image import key_image
 from dicom_node.outbox.letters import Letter
-from dicom_node.outbox.prepared import Needless, NotYet, Parked, Preparation, Withheld, Written
-from dicom_node.states import DocumentKind, InstanceState, ParkReason
+from dicom_node.outbox.prepared import Needless, NotYet, Parked, Preparation, TakeBackFirst, Withheld, Written
+from dicom_node.outbox.sent import pack, sent_request
+from dicom_node.states import DocumentKind, InstanceState, ParkReason, Stage
 from dicom_node.store import Store
 from dicom_node.wording.job import text_of_job
-from inference.findings import StudyUid
+from inference.findings import Findings, StudyUid
 from models.card import ModelCard, Use
+
+log = structlog.get_logger(__name__)
 
 
 class _Stop(Exception):
     """The document cannot be written now; carries why."""
 
-    def __init__(self, outcome: Parked | Withheld | NotYet | Needless) -> None:
+    def __init__(self, outcome: Parked | Withheld | NotYet | Needless | TakeBackFirst) -> None:
         super().__init__()
         self.outcome = outcome
 
@@ -123,7 +131,10 @@ class Preparer:
             known = self._known(row)
             if row.kind is DocumentKind.REFUSAL:
                 return self._refusal(known)
-            return self._document(known)
+            before = sent_request(self._store, known.left[-1]) if known.left else None
+            if row.kind is DocumentKind.WITHDRAWAL and before is not None:
+                return self._withdrawal(known, before)
+            return self._document(known, before)
         except _Stop as stop:
             return stop.outcome
         except ContextMissing as error:
@@ -189,19 +200,41 @@ class Preparer:
             withdraws=bool(known.left) and known.left[-1].kind is DocumentKind.REPORT,
         )
         body = self._receiver.write_refusal(notice)
-        return Written(letter=Letter(body=body, discretion=Discretion()), version=1, replaces=None)
+        letter = Letter(body=body, discretion=Discretion())
+        return Written(letter=letter, version=1, replaces=None, set_id=known.row.set_id, request=None)
 
     # a report, or its withdrawal -------------------------------------------------------------------------------------
 
-    def _document(self, known: _Known) -> Written:
+    def _document(self, known: _Known, before: DocumentRequest | None) -> Written:
         card = self._card(known.job)
         self._refuse_research(card)
         request = self._request(known, card)
-        body = self._receiver.write(request, replaced=self._replaced(known, request))
+        if request.revision.replaces_id is None:
+            return self._written(request, None)
+        if before is not None and not _same_patient(before.patient, request.patient):
+            raise _Stop(TakeBackFirst(told="the version before was filed under another patient number or SNILS"))
+        return self._written(request, before or self._replaced(known, request))
+
+    def _withdrawal(self, known: _Known, before: DocumentRequest) -> Written:
+        """Of exactly what left, to where it went: neither model nor images nor any lookup is needed."""
+        revision = replace(
+            before.revision,
+            version=before.revision.version + 1,
+            replaces_id=before.document_id,
+            withdrawn=True,
+        )
+        created_at = known.row.created_at.astimezone(self._zone)
+        request = replace(before, document_id=known.row.document_id, revision=revision, created_at=created_at)
+        return self._written(request, before)
+
+    def _written(self, request: DocumentRequest, replaced: DocumentRequest | None) -> Written:
+        body = self._receiver.write(request, replaced=replaced)
         return Written(
             letter=Letter(body=body, discretion=discretion_of(request)),
             version=request.revision.version,
             replaces=request.revision.replaces_id,
+            set_id=request.revision.set_id,
+            request=pack(request),
         )
 
     def _refuse_research(self, card: ModelCard) -> None:
@@ -223,16 +256,9 @@ class Preparer:
         header = self._header(known)
         found = self._looked_up(known, header)
         context = assemble(self._configured, *found.layers, settled(header.known, found.named_layers))
-        last = known.left[-1] if known.left else None
-        revision = Revision(
-            set_id=known.row.set_id,
-            version=(last.version or 0) + 1 if last else 1,
-            replaces_id=last.document_id if last else None,
-            withdrawn=known.row.kind is DocumentKind.WITHDRAWAL,
-        )
         return DocumentRequest(
             document_id=known.row.document_id,
-            revision=revision,
+            revision=_revision(known),
             created_at=known.row.created_at.astimezone(self._zone),
             source=header.source,
             patient=context.patient,
@@ -244,11 +270,19 @@ class Preparer:
             performer=context.performer,
             author=context.author,
             legal_authenticator=context.legal_authenticator,
-            key_image=key_image(self._store, known.result.objects, job.findings) if known.result else None,
+            key_image=self._picture(known, job.findings),
             base_url=self._destination.dicomweb_url,
             language=language,
             times=_times(known),
         )
+
+    def _picture(self, known: _Known, findings: Findings) -> KeyImage | None:
+        """A document without its picture is better than none."""
+        try:
+            return key_image(self._store, known.result.objects, findings) if known.result else None
+        except (OSError, ValueError, KeyError, AttributeError, InvalidDicomError) as error:
+            log.error("a key image cannot be made", alarm=True, stage="deliver", error=type(error).__name__)
+            return None
 
     def _replaced(self, known: _Known, request: DocumentRequest) -> DocumentRequest | None:
         """The version before, as far as it can be told again: its observations are what a correction deletes."""
@@ -294,32 +328,45 @@ class Preparer:
             raise _Stop(NotYet(told="; ".join(found.ask_again)))
         if found.no_use:
             raise _Stop(Parked(why=ParkReason.CONTEXT_INVALID, told="; ".join(found.no_use)))
-        if known.row.kind is DocumentKind.WITHDRAWAL:
-            return found  # it goes where the report went; taking back is right whoever the patient is
         others = self._under_same_accession_number(known.study.study_uid, header.key)
         compared = reconcile(
             header.known,
             found.named_layers,
             guessed_character_set=header.guessed_character_set,
-            others=others,
+            others=list(others.values()),
             contradictions=header.contradictions,
         )
+        if any(one.kind is Kind.TWO_PATIENTS for one in compared.disagreements):
+            self._warn(others)
         if not compared.agrees:
             raise _Stop(Parked(why=ParkReason.PATIENT_DISAGREES, told=compared.reason))
         return found
 
-    def _under_same_accession_number(self, study_uid: StudyUid, key: LookupKey) -> list[Known]:
+    def _warn(self, studies_too: Collection[StudyUid]) -> None:
+        """Documents of the other patient may have left before this study came: a person must hear of it."""
+        now = self._ledger.clock()
+        with self._ledger.begin() as tx:
+            for study_uid in studies_too:
+                left = [row for row in documents.of_study(tx, study_uid) if row.is_there]
+                what = "another study under this accession number is of another patient"
+                told = [event for event in events.of_study(tx, study_uid) if event.what == what]
+                if left and not told:
+                    detail = f"see whose documents stand at {', '.join(sorted({row.destination for row in left}))}"
+                    events.add(tx, study_uid, at=now, stage=Stage.DELIVER, what=what, detail=detail)
+                    log.error("two patients under one accession number", alarm=True, study_uid=study_uid)
+
+    def _under_same_accession_number(self, study_uid: StudyUid, key: LookupKey) -> dict[StudyUid, Known]:
         """Headers of other studies under the accession number of this one, as far as their images are still here."""
         if not key.accession_number:
-            return []
+            return {}
         with self._ledger.read() as tx:
             uids = truths.with_accession_number(tx, key.accession_number)
             stored = {uid: instances.of_study(tx, uid) for uid in uids if uid != study_uid}
-        headers = []
-        for arrived in stored.values():
+        headers: dict[StudyUid, Known] = {}
+        for uid, arrived in stored.items():
             files = [path for path in self._images(arrived, None) if path.exists()][:_HEADERS_OF_ANOTHER]
             with contextlib.suppress(HeaderUnreadable):  # the other study's trouble, told in its own account
-                headers += [read_header(files, zone=self._zone).known] if files else []
+                headers |= {uid: read_header(files, zone=self._zone).known} if files else {}
         return headers
 
 
@@ -337,6 +384,31 @@ def _as_received(named: SourceStudy, known: _Known) -> SourceStudy:
         device_model="",
         device_serial="",
     )
+
+
+def _revision(known: _Known) -> Revision:
+    """The next version of what the receiver has; after a withdrawal a document of its own begins."""
+    withdrawals = sum(one.kind is DocumentKind.WITHDRAWAL for one in known.left)
+    last = known.left[-1] if known.left else None
+    withdraws = known.row.kind is DocumentKind.WITHDRAWAL
+    if last is None or last.kind is DocumentKind.WITHDRAWAL:
+        set_id = known.row.set_id
+        if withdrawals:
+            set_id = hashlib.sha256(f"{set_id}\x1fafter withdrawal {withdrawals}".encode()).hexdigest()
+        return Revision(set_id=set_id, version=1)
+    return Revision(
+        set_id=last.sent_set_id or known.row.set_id,
+        version=(last.version or 0) + 1,
+        replaces_id=last.document_id,
+        withdrawn=withdraws,
+    )
+
+
+def _same_patient(one: Patient, other: Patient) -> bool:
+    """Whether both are filed under the same numbers; another spelling or birth date is a correction of one record."""
+    numbers = [(who.identifier.value.strip().casefold(), who.identifier.system) for who in (one, other)]
+    snils_differ = bool(one.snils and other.snils and one.snils != other.snils)
+    return numbers[0] == numbers[1] and not snils_differ
 
 
 def _times(known: _Known) -> ProcessingTimes:

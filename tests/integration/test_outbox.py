@@ -175,7 +175,7 @@ def test_a_refusal_alone_tells_the_record_nothing(rig: OutboxRig, courier: Couri
     assert not service.sendings
 
 
-def test_a_report_after_its_withdrawal_is_the_third_version(
+def test_a_report_after_its_withdrawal_is_a_document_of_its_own(
     rig: OutboxRig, courier: Courier, service: MoodyService
 ) -> None:
     rig.analysed(0)
@@ -186,7 +186,9 @@ def test_a_report_after_its_withdrawal_is_the_third_version(
     rig.bring(courier)
     rig.analysed(0, lesions=2)
     rig.bring(courier)
-    assert [said(service.held[name], "/*/v:versionNumber/@value") for name in service.order] == ["1", "2", "3"]
+    assert [said(service.held[name], "/*/v:versionNumber/@value") for name in service.order] == ["1", "2", "1"]
+    first, taken_back, anew = (said(service.held[name], "/*/v:setId/@extension") for name in service.order)
+    assert first == taken_back != anew
 
 
 def test_a_later_version_waits_for_the_earlier_and_other_studies_do_not(build: Build, service: MoodyService) -> None:
@@ -283,10 +285,12 @@ def test_a_report_that_was_refused_while_it_was_taken_back_does_not_leave_by_ret
     rig.clock.move(RESEND_S)
     rig.bring(courier)
     service.mood = lambda: Mood.HONEST
-    assert make_due(rig) == 0
+    make_due(rig)
     rig.clock.move(RESEND_S)
     rig.bring(courier)
-    assert not service.held
+    report, withdrawal = rig.rows(study)
+    assert report.state is DocumentState.FAILED
+    assert list(service.held) == [withdrawal.document_id], "500 does not say that nothing was kept: it is taken back"
     assert not [row for row in rig.rows(study) if row.is_open]
 
 
