@@ -141,6 +141,8 @@ class DestinationLine:
         Those that the destination has.
     needs_a_person : mapping of str to int
         How many are in each state that a person must look at.
+    withheld : int
+        Documents that the destination by rule does not take: of research models, where it does not accept them.
     hold : Hold or None
         Who holds the destination back.
     """
@@ -151,6 +153,7 @@ class DestinationLine:
     oldest_waiting_s: float | None
     arrived: int
     needs_a_person: Mapping[str, int]
+    withheld: int
     hold: Hold | None
 
     def to_json(self) -> dict[str, object]:
@@ -163,6 +166,7 @@ class DestinationLine:
             "oldest_waiting_s": self.oldest_waiting_s,
             "arrived": self.arrived,
             "needs_a_person": dict(self.needs_a_person),
+            "withheld": self.withheld,
             "hold": {"since": _iso(held.since), "operator": held.operator, "why": held.why} if held else None,
         }
 
@@ -205,6 +209,7 @@ def _destination_line(
         oldest_waiting_s=max(0.0, (now - oldest).total_seconds()) if oldest else None,
         arrived=sum(count for state, count in mine.items() if state in _ARRIVED),
         needs_a_person={state: count for state, count in mine.items() if state in _NEEDS_A_PERSON},
+        withheld=mine.get(str(DocumentState.WITHHELD), 0),
         hold=hold,
     )
 

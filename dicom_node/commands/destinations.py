@@ -41,13 +41,14 @@ def destinations(ctx: click.Context, json_to: str | None) -> None:
 
 def _table(lines: tuple[DestinationLine, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("destination", "kind", "waiting", "oldest", "arrived", "needs a person", "held back"):
+    for heading in ("destination", "kind", "waiting", "oldest", "arrived", "needs a person", "withheld", "held back"):
         table.add_column(heading)
     for line in lines:
         held = f"since {_time(line.hold.since)} by {line.hold.operator}: {line.hold.why}" if line.hold else ""
         oldest = "" if line.oldest_waiting_s is None else age(line.oldest_waiting_s)
         needs = ", ".join(f"{count} {state}" for state, count in line.needs_a_person.items() if count)
-        table.add_row(line.name, line.kind, str(line.waiting), oldest, str(line.arrived), needs, held)
+        numbers = (str(line.waiting), oldest, str(line.arrived), needs, str(line.withheld))
+        table.add_row(line.name, line.kind, *numbers, held)
     return table
 
 

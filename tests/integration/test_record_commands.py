@@ -35,8 +35,8 @@ SECRETS = ("IVANOV", "Иванов", "1961", "ACC1", "10000000")
 class Desk:
     """An outbox with its settings in a file, and commands run against it; no word of theirs names the patient."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        record = [{"name": "mis", "kind": "semd", "url": url, "accept_research": True}]
+    def __init__(self, folder: Path, url: str, *, accept_research: bool = True) -> None:
+        record = [{"name": "mis", "kind": "semd", "url": url, "accept_research": accept_research}]
         self.rig = OutboxRig(folder, record)
         self.settings_file = folder / "radnode.toml"
         self.values: dict[str, Any] = {
@@ -204,6 +204,28 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(
     assert "no destination is called nowhere" in desk.run("pause", "nowhere", status=1).output
 
 
+def test_what_a_receiver_does_not_take_by_rule_stands_in_a_column_of_its_own(
+    tmp_path: Path, service: MoodyService
+) -> None:
+    desk = Desk(tmp_path, service.url, accept_research=False)
+    courier = desk.rig.courier("mis")
+    try:
+        desk.rig.analysed(1)
+        desk.rig.bring(courier)
+        lines = {one["name"]: one for one in desk.json("destinations")}
+        assert (lines["mis"]["withheld"], lines["pacs"]["withheld"]) == (1, 0)
+        assert lines["mis"]["needs_a_person"] == {} and lines["mis"]["waiting"] == 0
+        table = desk.run("destinations").output.splitlines()
+        place = next(line.index("withheld") for line in table if "withheld" in line)
+        shown = {
+            line.split()[0]: line[place:].split()[0] for line in table if line.lstrip().startswith(("pacs", "mis"))
+        }
+        assert shown == {"pacs": "0", "mis": "1"}
+    finally:
+        courier.close()
+        desk.rig.close()
+
+
 def test_check_looks_at_context_form_and_address_of_a_receiver(desk: Desk) -> None:
     told = {one["check"]: one["fault"] for one in _checks(desk)}
     assert told["record mis"] is None and told["time zone"] is None
@@ -252,6 +274,7 @@ def test_the_api_and_the_metrics_tell_of_documents_and_name_nobody(desk: Desk, c
             assert client.get("/api/documents", params={"state": "lost"}).status_code == 422
             lines = {one["name"]: one for one in client.get("/api/destinations").json()}
             assert lines["mis"]["needs_a_person"] == {"parked": 1} and lines["mis"]["waiting"] == 1
+            assert lines["mis"]["withheld"] == 0
             samples = {
                 tuple(sample.labels.values()): sample.value
                 for family in text_string_to_metric_families(client.get("/metrics").text)
