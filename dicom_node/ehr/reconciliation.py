@@ -17,7 +17,15 @@ from typing import Final
 from dicom_node.ehr import snils
 from dicom_node.ehr.context import Identifier, PersonName, Sex
 from dicom_node.ehr.lookup.known import Known, merged
-from dicom_node.ehr.transliteration import NameMatch, compare_names, is_cyrillic, is_whole
+from dicom_node.ehr.transliteration import (
+    NameMatch,
+    compare_names,
+    in_parts,
+    is_cyrillic,
+    is_damaged,
+    is_whole,
+    without_placeholders,
+)
 
 HEADER: Final = "DICOM header"
 OTHER_STUDY: Final = "header of another study under the accession number"
@@ -28,6 +36,7 @@ SEX: Final = "patient.sex"
 SNILS: Final = "patient.snils"
 PATIENT_ID: Final = "patient.identifier"
 ACCESSION: Final = "order.accession_number"
+_NOBODY: Final = PersonName(family="", given="")
 FIELDS: Final = (NAME, BIRTH_DATE, SEX, SNILS, PATIENT_ID, ACCESSION)
 
 
@@ -127,7 +136,8 @@ class _Person:
     """What one source said of the patient."""
 
     source: str
-    name: PersonName | None
+    name: PersonName | None  # as it was written; None where that names nobody
+    name_is_placeholder: bool  # something was written that names nobody
     birth_date: date | None
     sex: Sex | None
     snils: str | None  # eleven digits, or None where none was said or its sum is wrong
@@ -193,6 +203,7 @@ def settled(header: Known, said: Sequence[tuple[str, Known]]) -> Known:
     sexes = [person.sex for person in people if person.sex is not None]
     changes: dict[str, object] = {"sex": sexes[0]} if sexes else {}
     if best is not None:
+        best = without_placeholders(best)
         changes["name"] = {"family": best.family, "given": best.given, "patronymic": best.patronymic}
     return merged(header, {"patient": changes}) if changes else header
 
@@ -207,10 +218,13 @@ def _person(source: str, known: Known) -> _Person:
     patient, order = _part(known, "patient"), _part(known, "order")
     name, number = _part(patient, "name"), _part(patient, "identifier")
     parts = {part: _text(name, part) for part in ("family", "given", "patronymic")}
+    written_name = PersonName(**parts)
+    names_somebody = without_placeholders(in_parts(written_name)) != _NOBODY
     born, sex, written = patient.get("birth_date"), patient.get("sex"), _text(patient, "snils")
     return _Person(
         source=source,
-        name=PersonName(**parts) if any(parts.values()) else None,
+        name=written_name if names_somebody else None,
+        name_is_placeholder=any(parts.values()) and not names_somebody,
         birth_date=born if isinstance(born, date) else None,
         sex=sex if isinstance(sex, Sex) and sex is not Sex.OTHER else None,
         snils=_snils(written),
@@ -269,6 +283,8 @@ def _too_little(head: _Person, sources: Sequence[_Person], *, guessed: bool) -> 
         yield Disagreement(field=PATIENT_ID, sources=(HEADER,), kind=Kind.MISSING)
     witnesses = [one for one in sources if one.name is not None or one.birth_date is not None]
     confirmed = {name for one in witnesses for name in _agreed(head, one)}
+    if _is_nameless([head, *sources]):
+        yield Disagreement(field=NAME, sources=(HEADER,), kind=Kind.MISSING)
     if guessed and NAME not in confirmed:
         yield Disagreement(field=NAME, sources=(HEADER,), kind=Kind.GUESSED)
     if not witnesses:
@@ -279,6 +295,13 @@ def _too_little(head: _Person, sources: Sequence[_Person], *, guessed: bool) -> 
     if len(lacking) > 1:
         asked = tuple(sorted({HEADER, *(one.source for one in witnesses)}, key=lambda name: (name != HEADER, name)))
         yield from (Disagreement(field=name, sources=asked, kind=Kind.NOT_CONFIRMED) for name in lacking)
+
+
+def _is_nameless(people: Sequence[_Person]) -> bool:
+    """Whether names were written, but none under which a document may go out."""
+    names = [one.name for one in people if one.name is not None]
+    written = bool(names) or any(one.name_is_placeholder for one in people)
+    return written and all(map(is_damaged, names))
 
 
 def _agreed(head: _Person, other: _Person) -> Iterator[str]:

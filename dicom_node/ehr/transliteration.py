@@ -56,6 +56,26 @@ _PATRONYMIC: Final = re.compile(
     r".+(?:ич|вна|чна|i(?:ch|tch|tsch|č|c|cz)|[vw]na|(?:c?h|tsch|č)na)|огл[ыуи]|угли|улы|[кг]ызы|кизи"
     r"|og[lh]?l[yiu]|ugli|uly|[kgq][yi]z[yi]"
 )
+# What programs and people write where no name is known; a name made of them alone is none.
+_PLACEHOLDERS: Final = frozenset(
+    {
+        "unknown",
+        "noname",
+        "anonymous",
+        "anon",
+        "none",
+        "null",
+        "n/a",
+        "неизвестный",
+        "неизвестная",
+        "неизвестно",
+        "аноним",
+    }
+)
+_PLACEHOLDING_WORDS: Final = frozenset({"no name", "без имени"})
+_CROSSES: Final = re.compile(r"[xх]+")  # Latin or Cyrillic
+_BRACKETS: Final = "()[]{}<>*/"
+_LOST: Final = frozenset("?\ufffd")  # what is left of letters that a character set does not have
 _INITIAL_LETTERS: Final = 2  # Yu, Ju
 _LONGEST: Final = 64  # characters of a whole name, PS3.5 6.2; what is longer is no name to look for spellings of
 
@@ -87,23 +107,45 @@ def in_parts(name: PersonName) -> PersonName:
     return PersonName(family=family, given=given, patronymic=patronymic)
 
 
+def without_placeholders(name: PersonName) -> PersonName:
+    """The name with its parts emptied that name nobody: without any letter (``-``), or UNKNOWN, XXX and the like.
+
+    A single X behind a family name is an initial.
+    """
+    if " ".join(_lettered(f"{name.family} {name.given} {name.patronymic}")) in _PLACEHOLDING_WORDS:
+        return PersonName(family="", given="", patronymic="")
+    family = "" if _names_nobody(name.family, crosses=1) else name.family
+    crosses = 2 if family else 1
+    given, patronymic = ("" if _names_nobody(part, crosses=crosses) else part for part in (name.given, name.patronymic))
+    return PersonName(family=family, given=given, patronymic=patronymic)
+
+
+def is_damaged(name: PersonName) -> bool:
+    """Whether letters of the name were lost to a question mark, or digits stand in it."""
+    return any(letter in _LOST or letter.isdigit() for letter in f"{name.family}{name.given}{name.patronymic}")
+
+
 def compare_names(one: PersonName, other: PersonName) -> NameMatch:
-    """Hold two names against each other, whatever the alphabet of either; the order of the two does not matter."""
-    one, other = in_parts(one), in_parts(other)
+    """Hold two names against each other, whatever the alphabet of either; the order of the two does not matter.
+
+    What names nobody (`without_placeholders`) is as good as missing, and a name that `is_damaged` is never the same.
+    """
+    damaged = is_damaged(one) or is_damaged(other)
+    one, other = _said_parts(one), _said_parts(other)
     if _said(one.family, other.family) and not same_word(one.family, other.family):
         return NameMatch.FAMILY_DIFFERS
     if _said(one.given, other.given) and not _same_or_initials(one.given, other.given):
         return NameMatch.GIVEN_DIFFERS
     if _said(one.patronymic, other.patronymic) and not _same_or_initials(one.patronymic, other.patronymic):
         return NameMatch.PATRONYMIC_DIFFERS
-    whole = all((one.family, other.family, one.given, other.given))
+    whole = all((one.family, other.family, one.given, other.given)) and not damaged
     return NameMatch.SAME if whole and not _are_initials(one.given, other.given) else NameMatch.PARTIAL
 
 
 def is_whole(name: PersonName) -> bool:
-    """Whether family and given name are there, the latter with more than its initial."""
-    name = in_parts(name)
-    return bool(_words(name.family) and _words(name.given)) and not _are_initials(name.given)
+    """Whether family and given name are there without damage, the latter with more than its initial."""
+    said = _said_parts(name)
+    return bool(said.family and said.given) and not _are_initials(said.given) and not is_damaged(name)
 
 
 def is_cyrillic(text: str) -> bool:
@@ -120,6 +162,22 @@ def same_word(one: str, other: str) -> bool:
     if len(left) == len(right) and all(map(_same, left, right)):
         return bool(left)
     return bool(left and right) and _same("".join(left), "".join(right))
+
+
+def _said_parts(name: PersonName) -> PersonName:
+    return without_placeholders(in_parts(without_placeholders(name)))
+
+
+def _names_nobody(text: str, *, crosses: int) -> bool:
+    """Whether a part has no letter, or placeholders only; `crosses` is how many X at least are one."""
+    words = _lettered(text)
+    return " ".join(words) in _PLACEHOLDING_WORDS or all(
+        word in _PLACEHOLDERS or (len(word) >= crosses and _CROSSES.fullmatch(word)) for word in words
+    )
+
+
+def _lettered(text: str) -> list[str]:
+    return [word.strip(_BRACKETS) for word in _words(text) if any(map(str.isalpha, word))]
 
 
 def _said(one: str, other: str) -> bool:

@@ -240,6 +240,46 @@ def test_a_guessed_character_set_needs_a_source_that_says_the_same_name() -> Non
         assert kinds(reconciled(PERSON, *said, guessed_character_set=True)) == {("patient.name", Kind.GUESSED)}
 
 
+@pytest.mark.parametrize(
+    "nobody",
+    [
+        {"family": "??????", "given": "?????"},
+        {"family": "-", "given": "-"},
+        {"family": "UNKNOWN", "given": "UNKNOWN"},
+        {"family": "БЕЗ ИМЕНИ", "given": ""},
+        {"family": "Щ?рбаков", "given": "Юрий"},
+        {"family": "12345", "given": "1"},
+    ],
+)
+def test_no_document_goes_out_under_a_name_that_names_nobody(nobody: Mapping[str, str]) -> None:
+    header = changed(PERSON, patient__name=nobody)
+    nameless = changed(PERSON, patient__name=None)
+
+    for said in ((), (nameless,), (header,), (nameless, header)):
+        found = reconciled(header, *said)
+        assert ("patient.name", Kind.MISSING) in kinds(found)
+        assert not [value for value in nobody.values() if len(value) > 1 and value in found.reason]
+    assert ("patient.name", Kind.MISSING) in kinds(reconciled(nameless, header))
+
+
+def test_a_name_that_names_nobody_is_unsaid_and_gives_way_to_one_that_does() -> None:
+    header = changed(PERSON, patient__name={"family": "UNKNOWN", "given": "UNKNOWN"})
+
+    found = reconciled(header, PERSON)
+    assert found.agrees
+    assert "patient.name" in found.unsaid
+    assert settled(header, [("record", PERSON)])["patient"]["name"] == PERSON["patient"]["name"]  # type: ignore[index]
+    assert reconciled(PERSON, header).agrees
+    assert settled(PERSON, [("record", header)])["patient"]["name"] == PERSON["patient"]["name"]  # type: ignore[index]
+    dateless = changed(header, patient__birth_date=None)
+    assert kinds(reconciled(dateless, PERSON)) == {
+        ("patient.name", Kind.NOT_CONFIRMED),
+        ("patient.birth_date", Kind.NOT_CONFIRMED),
+    }
+    dashed = changed(PERSON, patient__name__patronymic="-")
+    assert settled(dashed, [])["patient"]["name"]["patronymic"] == ""  # type: ignore[index]
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_the_order_of_the_sources_changes_nothing(data: st.DataObject) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.ehr.context import PersonName
-from dicom_node.ehr.transliteration import NameMatch, compare_names, in_parts, is_whole, same_word
+from dicom_node.ehr.transliteration import (
+    NameMatch,
+    compare_names,
+    in_parts,
+    is_whole,
+    same_word,
+    without_placeholders,
+)
 from tests.names_and_schemes import FAMILIES, GIVEN, PATRONYMICS, SCHEMES
 
 GROUPS = (FAMILIES, GIVEN, PATRONYMICS)
@@ -190,6 +197,84 @@ def test_a_name_with_an_initial_or_without_a_given_name_is_not_whole() -> None:
         False,
         True,
     ]
+
+
+NOBODY = (
+    "-^-",
+    ".^.",
+    "'^'",
+    "??????^?????",
+    "\ufffd\ufffd^\ufffd",
+    "12345^678",
+    "UNKNOWN^UNKNOWN",
+    "Unknown Unknown",
+    "(unknown)^-",
+    "NONAME",
+    "No Name",
+    "NO^NAME",
+    "ANONYMOUS^0001",
+    "anon",
+    "NONE^NULL",
+    "N/A^N/A",
+    "X^X",
+    "XX^XXX",
+    "Х Х Х",
+    "НЕИЗВЕСТНЫЙ^НЕИЗВЕСТНЫЙ",
+    "Неизвестная Неизвестная Неизвестная",
+    "неизвестно",
+    "Без имени",
+    "АНОНИМ",
+    "HEИЗBECTHЫЙ",  # Latin letters among Cyrillic ones
+)
+
+
+@pytest.mark.parametrize("nobody", NOBODY)
+def test_what_names_nobody_agrees_and_disagrees_with_nobody(nobody: str) -> None:
+    for other in ("Иванов^Иван^Иванович", "IVANOV^IVAN", nobody, "Хохлова^Х.", "Попов^Null"):
+        assert compare_names(name(nobody), name(other)) is NameMatch.PARTIAL
+        assert compare_names(name(other), name(nobody)) is NameMatch.PARTIAL
+    assert not is_whole(name(nobody))
+    assert without_placeholders(in_parts(name(nobody))) == name("")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["Ив?нов^Иван", "Иванов^И\ufffdан", "IVANOV2^IVAN", "Иванов^Иван^??????", "Иванов^Иван^Ив?нович", "ANON12^IVAN"],
+)
+def test_a_name_with_lost_letters_or_digits_is_neither_whole_nor_a_confirmation(damaged: str) -> None:
+    assert not is_whole(name(damaged))
+    for other in (damaged, "Иванов^Иван", "Иванов^Иван^Иванович"):
+        assert compare_names(name(damaged), name(other)) is not NameMatch.SAME
+
+
+def test_an_unsaid_part_of_a_name_differs_from_nothing_and_the_others_still_do() -> None:
+    assert compare_names(name("Иванов^Иван^-"), name("IVANOV^IVAN^IVANOVICH")) is NameMatch.SAME
+    assert compare_names(name("Иванов^UNKNOWN"), name("Иванов^Иван")) is NameMatch.PARTIAL
+    assert compare_names(name("Иванов^UNKNOWN"), name("Петров^Иван")) is NameMatch.FAMILY_DIFFERS
+    assert compare_names(name("Иванов^Х."), name("Иванов^Иван")) is NameMatch.GIVEN_DIFFERS  # an initial, no cross
+    assert is_whole(name("Иванов^Иван^-"))
+    assert without_placeholders(name("Иванов^Иван^-")) == name("Иванов^Иван")
+
+
+@pytest.mark.parametrize(
+    "real",
+    [
+        "Анонимов^Анон-Али",
+        "NONEMAKER^NULLA",
+        "Nullmeyer^Xaver",
+        "Хохлов^Харитон^Харитонович",
+        "Неизвестнов^Ким",
+        "Безимени^Нона",
+        "Noname-Ivanova^Anonna",
+        "No^Nele",
+        "Na^An",
+        "Xu^Xx-Li",
+    ],
+)
+def test_a_real_name_with_the_letters_of_a_placeholder_is_a_name(real: str) -> None:
+    assert compare_names(name(real), name(real.upper())) is NameMatch.SAME
+    assert is_whole(name(real))
+    assert without_placeholders(name(real)) == name(real)
 
 
 def test_what_is_longer_than_any_name_is_only_held_against_its_equal() -> None:
