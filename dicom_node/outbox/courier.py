@@ -271,7 +271,8 @@ class Courier:
             if holds.is_held(tx, self._name):  # since this round began
                 outbox.give_back(tx, [row.id])
                 return False
-            if not row.may_have_arrived and documents.is_superseded(tx, row):
+            taken_back = row.kind is DocumentKind.REPORT and documents.is_superseded(tx, row)
+            if taken_back and not row.may_have_arrived:
                 told = "a newer version or a withdrawal came before it had left"
                 outbox.set_overtaken(tx, row.id, at=self.ledger.clock(), told=told)
                 return True
