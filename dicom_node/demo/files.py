@@ -62,6 +62,19 @@ called_ae = "{archive_ae}" # the archive's AE title
 calling_ae = "{node_ae}" # ours, as the archive knows it
 profile = "default"
 confirm = "auto" # by storage commitment where the archive offers it, else by query
+
+# Whom the patient's record is told by: docs/howto/record.md. Routes name these as destinations, too.
+# [monitoring]
+# time_zone = "Europe/Moscow" # of images that do not name theirs: documents say when a study was made
+#
+# [outbox]
+# context_file = "context.toml" # what no DICOM header has: organisation, staff, where patients are looked up
+#
+# [[record]]
+# name = "mis"
+# kind = "semd" # unsigned drafts for the physician's system; also "fhir", "mllp" (HL7 v2) and "kafka" (Moscow)
+# folder = "/srv/exchange/drafts"
+# accept_research = true # or documents of models whose card says research are withheld
 """
 
 ROUTES_TEXT: Final = f"""\
