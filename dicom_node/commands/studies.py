@@ -179,6 +179,7 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str
     What has not left yet does not leave any more.
     """
     from dicom_node.building import build_pipeline, installed
+    from dicom_node.routing import RoutesError
     from dicom_node.withdrawal import NoImageLeft
     from dicom_node.withdrawal import retract as withdraw
 
@@ -188,11 +189,11 @@ def retract(ctx: click.Context, study: str, reason: str, yes: bool, json_to: str
     if not yes:
         where = "every archive and every receiver of the record" if settings.record else "every archive"
         click.confirm(f"Withdraw all results of study {study_uid} from {where}?", abort=True)
-    pipeline = build_pipeline(settings, ledger.clock, installed(settings))
     before = _documents(ledger, study_uid)
     try:
+        pipeline = build_pipeline(settings, ledger.clock, installed(settings))
         withdrawn = withdraw(pipeline.encoder, study_uid, reason)
-    except NoImageLeft as error:
+    except (RoutesError, NoImageLeft) as error:
         fail(str(error))
     with ledger.read() as tx:
         from dicom_node.ledger import deliveries

@@ -162,6 +162,14 @@ def test_a_retraction_tells_which_documents_are_taken_back_and_which_do_not_leav
     assert "no result that stands" in desk.run("retract", left, "--yes", status=1).output
 
 
+def test_a_retraction_names_the_fault_of_the_routes_in_words(desk: Desk) -> None:
+    study = desk.rig.analysed(1)
+    desk.write(record=[])
+    done = desk.run("retract", study, "--yes", status=1)
+    assert isinstance(done.exception, SystemExit)
+    assert "route chest names destination 'mis', which the settings do not have" in done.output
+
+
 def test_a_retraction_asks_for_the_record_too(desk: Desk) -> None:
     study = desk.rig.analysed(1)
     asked = CliRunner().invoke(main, ["--settings", str(desk.settings_file), "retract", study], input="n\n")
