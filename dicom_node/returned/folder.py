@@ -1,6 +1,7 @@
 """The watched folder: each file that has come to rest is taken in and put away, never twice and never half-written.
 
-Looked at by `desk`. What was taken lies in `taken`, what cannot be in `refused` with a text beside it that says why. A
+Looked at by `desk`. A file is moved to `.taking` before it is read, so that neither is lost if its sender puts another
+in its place. What was taken lies in `taken`, what cannot be in `refused` with a text beside it that says why. A
 file that is put away only after it was entered may be entered again after a crash: entering twice changes nothing.
 """
 
@@ -24,6 +25,7 @@ from dicom_node.returned.statuses import MAX_SIGNATURE_BYTES
 
 log = structlog.get_logger(__name__)
 
+TAKING: Final = ".taking"
 TAKEN: Final = "taken"
 REFUSED: Final = "refused"
 MAX_TABLE_BYTES: Final = 64 << 20
@@ -82,64 +84,81 @@ class WatchedFolder:
         self._folder = settings.folder or Path()
         self._settle_s = settings.settle_s
         self._taker = taker
-        self._seen: dict[str, _Seen] = {}
+        self._taking = self._folder / TAKING
+        self._seen: dict[Path, _Seen] = {}
 
     def look(self, stop: threading.Event | None = None) -> str:
         """Take in what has come to rest; gives what is wrong with the folder itself, or nothing."""
         try:
-            for name in (TAKEN, REFUSED):
+            for name in (TAKING, TAKEN, REFUSED):
                 (self._folder / name).mkdir(parents=True, exist_ok=True, mode=0o750)
-            ready = [path for path, _seen in sorted(self._rested(), key=lambda one: (one[1].mtime_ns, one[0].name))]
-            for path in ready[:_MAX_LOOK]:
+            for path, seen in sorted(self._rested(), key=self._turn)[:_MAX_LOOK]:
                 if stop is not None and stop.is_set():
                     break
-                self._take(path)
+                mine = self._claimed(path, seen)
+                if mine is not None:
+                    self._take(mine)
         except OSError as error:
             # The folder's name is a setting; a file's may be a patient's.
             log.error("the folder of reports cannot be used", alarm=True, error=error.strerror)
             return f"returned.folder cannot be used: {error.strerror or type(error).__name__}"
         return ""
 
+    def _turn(self, found: tuple[Path, _Seen]) -> tuple[bool, int, str]:
+        """What is in hand goes first: it is older than what came under its name since."""
+        path, seen = found
+        return (path.parent != self._taking, seen.mtime_ns, path.name)
+
     def _rested(self) -> Iterator[tuple[Path, _Seen]]:
         """Files that have not changed for long enough, with how they are."""
-        now = {path.name: (path, seen) for path, seen in self._there()}
-        for name, (path, seen) in now.items():
-            before = self._seen.get(name)
+        now = dict(self._there())
+        for path, seen in now.items():
+            before = self._seen.get(path)
             if before is None or not before.is_same(seen):
-                self._seen[name] = seen
+                self._seen[path] = seen
                 if self._settle_s > 0:
                     continue
-            if time.monotonic() - self._seen[name].since_s >= self._settle_s:
+            if time.monotonic() - self._seen[path].since_s >= self._settle_s:
                 yield path, seen
-        for name in self._seen.keys() - now.keys():
-            del self._seen[name]
+        for path in self._seen.keys() - now.keys():
+            del self._seen[path]
 
     def _there(self) -> Iterator[tuple[Path, _Seen]]:
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if entry.name.startswith(".") or path.suffix.lower() in _BEING_WRITTEN:
-                    continue
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # renamed meanwhile: it has another name at the next look
-                if stat.S_ISREG(found.st_mode):
-                    yield (
-                        path,
-                        _Seen(
-                            size=found.st_size,
-                            mtime_ns=found.st_mtime_ns,
-                            inode=found.st_ino,
-                            since_s=time.monotonic(),
-                        ),
-                    )
+        """What a run that was killed had in hand is there as well, whatever its name."""
+        for folder in (self._taking, self._folder):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if folder == self._folder and _is_to_be_left(path):
+                        continue
+                    seen = _look_at(path)  # None: renamed meanwhile, it has another name at the next look
+                    if seen is not None:
+                        yield path, seen
+
+    def _claimed(self, path: Path, seen: _Seen) -> Path | None:
+        """Where the file is in hand now; None if it has to wait, or is not the one that was seen at rest."""
+        if path.parent == self._taking:
+            return path
+        mine = self._taking / path.name
+        if os.path.lexists(mine):
+            return None  # the one before it of this name is not done
+        try:
+            path.rename(mine)
+        except FileNotFoundError:
+            return None  # taken away by whoever put it there
+        self._seen.pop(path, None)
+        found = _look_at(mine)
+        if found is None:  # a link or a folder took its place
+            mine.rename(_free(self._folder, mine))
+            return None
+        self._seen[mine] = found
+        return mine if found.is_same(seen) else None
 
     def _take(self, path: Path) -> None:
         try:
             answer = self._answer(path)
         except FileNotFoundError:
-            return  # taken away by whoever put it there
+            return  # taken away by a person
         except PermissionError:
             answer = Answer(verdict=Verdict.REFUSED, why="this node has no right to read the file")
         except OSError:
@@ -148,9 +167,11 @@ class WatchedFolder:
             log.exception("a file that came back could not be handled", alarm=True)
             answer = Answer(verdict=Verdict.LATER, why="")
         if answer.verdict is Verdict.LATER:
-            self._seen[path.name] = replace(self._seen[path.name], since_s=time.monotonic() + _LATER_S)
+            self._seen[path] = replace(self._seen[path], since_s=time.monotonic() + _LATER_S)
             return
-        self._put_away(path, answer)
+        now = _look_at(path)
+        if now is not None and now.is_same(self._seen[path]):  # else it was still being written: it is read again
+            self._put_away(path, answer)
 
     def _answer(self, path: Path) -> Answer:
         ending = path.suffix.lower()
@@ -179,7 +200,22 @@ class WatchedFolder:
             with target.with_name(f"{target.name}.txt").open("w", encoding="utf-8") as reason:
                 reason.write(f"{answer.why}\n")
         path.rename(target)
-        self._seen.pop(path.name, None)
+        self._seen.pop(path, None)
+
+
+def _is_to_be_left(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix.lower() in _BEING_WRITTEN
+
+
+def _look_at(path: Path) -> _Seen | None:
+    """The file as it is now; None if there is none, or something else than a file."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _Seen(size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino, since_s=time.monotonic())
 
 
 def _free(home: Path, path: Path) -> Path:

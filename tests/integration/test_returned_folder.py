@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from dicom_node.returned.folder import unframed
+from dicom_node.returned.answer import Answer, Verdict
+from dicom_node.returned.desk import ReturnDesk
+from dicom_node.returned.folder import WatchedFolder, unframed
+from dicom_node.returned.settings import ReturnedSettings
 from dicom_node.states import Reading
 from tests.integration.receiving_rig import eventually
 from tests.returned_rig import CLEAR, ReturnedRig, diagnostic_report, oru, returned_rig
@@ -104,6 +108,80 @@ def test_two_files_of_one_name_are_both_kept(rig: ReturnedRig, inbox: Path) -> N
     assert len(rig.told(study)) == 1
 
 
+@dataclass
+class Meanwhile:
+    """A desk whose sender does something while the first report is being taken."""
+
+    desk: ReturnDesk
+    do: Callable[[], object] | None
+    answer: Answer | None = None
+
+    def take_hl7(self, message: bytes) -> Answer:
+        do, self.do = self.do, None
+        if do is not None:
+            do()
+        answer, self.answer = self.answer, None
+        return answer or self.desk.take_hl7(message)
+
+    def take_json(self, body: bytes) -> Answer:
+        return self.desk.take_json(body)
+
+    def take_signature(self, document_id: str, signature: bytes) -> Answer:
+        return self.desk.take_signature(document_id, signature)
+
+    def take_table(self, path: Path) -> Answer:
+        return self.desk.take_table(path)
+
+
+def watched(inbox: Path, taker: Meanwhile) -> WatchedFolder:
+    return WatchedFolder(ReturnedSettings(folder=inbox, settle_s=0), taker)
+
+
+def test_a_report_that_replaces_another_while_that_is_taken_is_taken_too(rig: ReturnedRig, inbox: Path) -> None:
+    first, second = rig.film(), rig.film()
+    (inbox / "report.hl7").write_bytes(oru(first))
+    (inbox / "new.part").write_bytes(oru(second))
+    folder = watched(inbox, Meanwhile(rig.desk, lambda: (inbox / "new.part").replace(inbox / "report.hl7")))
+    assert [folder.look() for _ in range(2)] == ["", ""]
+    assert rig.readings(first) == rig.readings(second) == {"opacity": Reading.POSITIVE}
+    assert (inbox / "taken" / "report.hl7").read_bytes() == oru(first)
+    assert (inbox / "taken" / "report.1.hl7").read_bytes() == oru(second)
+    assert names(inbox) == names(inbox / ".taking") == names(inbox / "refused") == []
+
+
+def test_a_report_that_replaces_one_that_has_to_wait_is_kept_beside_it(rig: ReturnedRig, inbox: Path) -> None:
+    first, second = rig.film(), rig.film()
+    (inbox / "report.hl7").write_bytes(oru(first))
+    folder = watched(inbox, Meanwhile(rig.desk, None, Answer(verdict=Verdict.LATER, why="")))
+    folder.look()
+    (inbox / "report.hl7").write_bytes(oru(second))
+    folder.look()
+    watched(inbox, Meanwhile(rig.desk, None)).look()  # the node is started anew
+    assert (inbox / "taken" / "report.hl7").read_bytes() == oru(first)
+    assert (inbox / "taken" / "report.1.hl7").read_bytes() == oru(second)
+    assert rig.readings(first) == rig.readings(second) == {"opacity": Reading.POSITIVE}
+
+
+def test_a_report_that_is_written_on_while_it_is_taken_is_read_again(rig: ReturnedRig, inbox: Path) -> None:
+    study = rig.film()
+    whole = oru(study)
+    with (inbox / "slow.hl7").open("wb", buffering=0) as slow:
+        slow.write(whole[:90])
+        folder = watched(inbox, Meanwhile(rig.desk, lambda: slow.write(whole[90:])))
+        assert [folder.look() for _ in range(2)] == ["", ""]
+    assert (inbox / "taken" / "slow.hl7").read_bytes() == whole
+    assert rig.readings(study) == {"opacity": Reading.POSITIVE}
+    assert names(inbox / "refused") == []
+
+
+def test_a_name_as_long_as_names_may_be_is_taken(rig: ReturnedRig, inbox: Path) -> None:
+    study = rig.film()
+    (inbox / f"{'n' * 251}.hl7").write_bytes(oru(study))
+    with rig.running():
+        assert eventually(lambda: len(names(inbox / "taken")) == 1)
+    assert rig.readings(study) == {"opacity": Reading.POSITIVE}
+
+
 def test_neither_links_nor_folders_nor_pipes_are_followed(rig: ReturnedRig, inbox: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (inbox / "link.json").symlink_to(tmp_path / "secret.json")
@@ -169,11 +247,13 @@ def test_kills_in_the_middle_lose_no_report_and_take_none_twice(tmp_path: Path, 
             assert node.stdout.readline() == b"ready\n"
             time.sleep(pause_s)
             node.send_signal(signal.SIGKILL)
-    # what a kill between entering and putting away leaves behind
+    # what kills between moving and entering, and between entering and putting away, leave behind
+    (inbox / ".taking").mkdir(exist_ok=True)
+    (inbox / ".taking" / "0.hl7").write_bytes(oru(studies[0]))
     (inbox / "0.hl7").write_bytes(oru(studies[0]))
     with returned_rig(tmp_path, folder=inbox, poll_s=0.05, settle_s=0) as rig:
         with rig.running():
-            assert eventually(lambda: not names(inbox))
+            assert eventually(lambda: not names(inbox) and not names(inbox / ".taking"))
         assert all(rig.readings(study) == {"opacity": Reading.POSITIVE} for study in studies)
         assert all(len(rig.told(study)) == 1 for study in studies)
         with rig.ledger.read() as tx:
