@@ -189,6 +189,7 @@ def _overtake(tx: sa.Connection, set_id: str, now: datetime) -> None:
             state=DocumentState.OVERTAKEN,
             next_attempt_at=None,
             finished_at=now,
+            park_reason=None,
             reason="a newer version or a withdrawal came before it had left",
         )
     )
