@@ -54,6 +54,8 @@ class Door:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._is_shut = False
+        self._one_at_a_time = threading.Lock()
         self._threads = [threading.Thread(target=self._serve, daemon=True)]
 
     def __enter__(self) -> Self:
@@ -63,13 +65,15 @@ class Door:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _hang_up(self._listener)
+        with self._one_at_a_time:
+            self._is_shut = True
+            for one in self._open:
+                _hang_up(one)
         for thread in self._threads:
             thread.join(_WAIT_S)
             assert not thread.is_alive(), "a connection of the test did not end"
+        self._listener.close()
 
     def _serve(self) -> None:
         while True:
@@ -85,25 +89,35 @@ class Door:
         thread.start()
 
     def _lead_in(self, client: socket.socket) -> None:
-        broker = socket.create_connection(self._behind)
-        self._open += [client, broker]
-        try:
-            greeted = self._greet(client, broker)
-        except OSError:
-            client.close()
-            broker.close()
-            return
-        self._open.append(greeted)
-        self._start(_lead, greeted, broker)
-        _lead(broker, greeted)
+        """Each connection is closed here, whenever it ends: a greeting may outlast the door."""
+        with client, contextlib.suppress(OSError), socket.create_connection(self._behind) as broker:
+            self._know(client, broker)
+            with self._greet(client, broker) as greeted:
+                self._know(greeted)
+                back = threading.Thread(target=_lead, args=(greeted, broker), daemon=True)
+                back.start()
+                _lead(broker, greeted)
+                back.join(_WAIT_S)
+
+    def _know(self, *connections: socket.socket) -> None:
+        with self._one_at_a_time:
+            self._open += connections
+            if self._is_shut:
+                for one in connections:
+                    _hang_up(one)
 
 
 def _lead(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
+    _hang_up(target)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Wake whoever reads from it; of TLS not its state, which another thread may be using."""
     with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _ask(client: socket.socket, broker: socket.socket, wanted: bytes) -> socket.socket:
