@@ -102,9 +102,9 @@ class Courier:
             outbox.release_attempts(tx, destination=self._name)
 
     def close(self) -> None:
-        """Let go of connections to the receiver."""
-        if self._opened:
-            self._opened[0].close()
+        """Let go of connections to the receiver and to where context is looked up."""
+        for opened in self._opened or ():
+            opened.close()
 
     def work(self, stop: threading.Event | None = None) -> bool:
         """One round: write what is due, not for long, then bring what is written. Returns whether there was anything.

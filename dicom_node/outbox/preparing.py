@@ -125,6 +125,11 @@ class Preparer:
         self._cards = cards
         self._zone = zone
 
+    def close(self) -> None:
+        """Let go of connections to where context is looked up."""
+        for source in self._sources:
+            source.close()
+
     def prepare(self, row: DocumentRow) -> Preparation:
         """Write one document, or say why not."""
         try:

@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import generate_latest
 
 from dicom_node.ledger import Ledger, outbox
+from dicom_node.ledger.documents import DocumentRow
 from dicom_node.ledger.schema import document
 from dicom_node.metrics import NodeMetrics
 from dicom_node.outbox.courier import Courier
@@ -285,40 +286,48 @@ class Cable:
         self._listener.close()
 
 
+def brought_while_the_cable_is_pulled(
+    rig: OutboxRig, service: MoodyService, cable: Cable, url: str
+) -> list[DocumentRow]:
+    """What became of three documents whose ledger went away twice while they were being brought."""
+    for number in range(3):
+        rig.study(number)
+    rig.settle()
+    rig.finish()
+    courier, stop = rig.courier("emr"), threading.Event()
+    outages = iter(range(2))
+
+    def pull_the_cable() -> Mood:
+        if next(outages, None) is not None:
+            cable.pull()
+            threading.Timer(0.3, cable.plug).start()
+        return Mood.HONEST
+
+    service.mood = pull_the_cable
+    thread = threading.Thread(target=courier.run, args=(stop,))
+    thread.start()
+    with open_ledger(url, rig.clock) as direct:
+        deadline = time.monotonic() + 30.0
+        while time.monotonic() < deadline and _are_open(direct):
+            time.sleep(0.05)
+    stop.set()
+    thread.join(30.0)
+    return rig.every_row()
+
+
 def test_a_ledger_that_is_away_in_the_middle_of_a_round_loses_and_doubles_nothing(
     build: Build, service: MoodyService, postgresql_server: PostgresqlServer
 ) -> None:
-    # pg8000 leaves the socket of a connection open that broke off; none of them is ours to close.
-    with warnings.catch_warnings(), postgresql_server.fresh_database() as url, structlog.testing.capture_logs():
+    # pg8000 leaves the socket of a connection open that broke off, until its memory is collected: here, not later.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        cable = Cable(postgresql_server.port)
-        away = url.replace(str(postgresql_server.port), str(cable.port))
-        rig = build(ledger={"url": away}, outbox={"poll_s": 0.02})
-        for number in range(3):
-            rig.study(number)
-        rig.settle()
-        rig.finish()
-        courier, stop = rig.courier("emr"), threading.Event()
-        outages = iter(range(2))
-
-        def pull_the_cable() -> Mood:
-            if next(outages, None) is not None:
-                cable.pull()
-                threading.Timer(0.3, cable.plug).start()
-            return Mood.HONEST
-
-        service.mood = pull_the_cable
-        thread = threading.Thread(target=courier.run, args=(stop,))
-        thread.start()
-        with open_ledger(url, rig.clock) as direct:
-            deadline = time.monotonic() + 30.0
-            while time.monotonic() < deadline and _are_open(direct):
-                time.sleep(0.05)
-        stop.set()
-        thread.join(30.0)
-        rows = rig.every_row()
-        rig.close()
-        cable.close()
+        with postgresql_server.fresh_database() as url, structlog.testing.capture_logs():
+            cable = Cable(postgresql_server.port)
+            away = url.replace(str(postgresql_server.port), str(cable.port))
+            rig = build(ledger={"url": away}, outbox={"poll_s": 0.02})
+            rows = brought_while_the_cable_is_pulled(rig, service, cable, url)
+            rig.close()
+            cable.close()
         gc.collect()
     assert {row.state for row in rows} == {DocumentState.HANDED_OVER}
     assert sorted(service.order) == sorted(row.document_id for row in rows)

@@ -71,6 +71,9 @@ class ContextSource(Protocol):
     def find(self, key: LookupKey) -> Answer:
         """What is known under `key`."""
 
+    def close(self) -> None:
+        """Let go of what asking left open."""
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -104,6 +107,9 @@ class TableSource:
 
     def __init__(self, settings: TableSettings) -> None:
         self._settings = settings
+
+    def close(self) -> None:
+        """Nothing: a file is closed when it was read."""
 
     @property
     def name(self) -> str:
