@@ -179,7 +179,7 @@ def stages_under_way(rig: OutboxRig, service: MoodyService, confirmed_before: in
     with rig.pipeline.ledger.read() as tx:
         rows = [documents.as_row(row) for row in tx.execute(sa.select(document))]
         claimed = set(tx.execute(sa.select(document.c.id).where(document.c.attempt_started_at.is_not(None))).scalars())
-    named = {row.path for row in rows if row.path}
+    named = {path for row in rows for path in (row.path, row.request_path) if path}
     taken = [row for row in rows if row.id in claimed]
     incoming = list((rig.settings.data_dir / "incoming").iterdir())
     unnamed = any(path.relative_to(rig.settings.data_dir).as_posix() not in named for path in letters(rig))
@@ -205,8 +205,10 @@ def count_confirmed(rig: OutboxRig) -> int:
     return sum(map(is_confirmed, rig.every_row()))
 
 
-def letters(rig: OutboxRig) -> Iterator[Path]:
-    return (rig.settings.data_dir / "results").rglob("*.letter")
+def letters(rig: OutboxRig) -> list[Path]:
+    """Files of documents: what is sent, and what it was written from."""
+    results = rig.settings.data_dir / "results"
+    return [*results.rglob("*.letter"), *results.rglob("*.request")]
 
 
 def wait_for_a_stage(rig: OutboxRig, service: MoodyService, confirmed_before: int, wanted: set[str]) -> None:
