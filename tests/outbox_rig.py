@@ -288,7 +288,7 @@ class OutboxRig(PipelineRig):
         (folder / "patients.csv").write_text(patients_table(range(patients)), encoding="utf-8")
         route = CHEST | {"model": model, "destinations": ["pacs", *(one["name"] for one in records)]}
         waits = {"first_retry_s": 10, "longest_retry_s": 900, "context_file": folder / "context.toml"}
-        settings = {"outbox": waits} | settings
+        settings = {"outbox": waits, "monitoring": {"time_zone": "Europe/Moscow"}} | settings
         super().__init__(folder, routes=[route], record=records, **settings)
         self._couriers: list[Courier] = []
 

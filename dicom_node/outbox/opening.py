@@ -87,6 +87,7 @@ class Opening:
         except (ContextFileError, ProfileError) as error:
             raise DestinationMisconfigured(str(error)) from error
         receiver = open_receiver(self._destination, semd_profile=profile)
+        zone = local_zone(self._settings.monitoring.time_zone)
         preparer = Preparer(
             self._destination,
             receiver,
@@ -94,7 +95,8 @@ class Opening:
             self._ledger,
             self._store,
             cards=self._cards,
-            zone=local_zone(self._settings.monitoring.time_zone),
+            zone=zone,
+            image_zone=zone if self._settings.monitoring.time_zone else None,
         )
         return receiver, preparer
 

@@ -71,6 +71,7 @@ class _Stop(Exception):
         self.outcome = outcome
 
 
+_PERFORMED_AT = "source.performed_at"
 _HEADERS_OF_ANOTHER = 3  # files of another study that tell whose it is
 
 
@@ -102,7 +103,10 @@ class Preparer:
     cards : callable
         The installed models by reference.
     zone : tzinfo
-        In which times of headers without a zone are meant.
+        In which documents say their own times.
+    image_zone : tzinfo or None
+        In which times of headers without a zone are meant. None: such times are unknown, for a guess could be hours
+        wrong and nobody would see it.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Preparer:
         *,
         cards: Callable[[], Mapping[str, ModelCard]],
         zone: tzinfo,
+        image_zone: tzinfo | None,
     ) -> None:
         self._destination = destination
         self._receiver = receiver
@@ -124,6 +129,7 @@ class Preparer:
         self._store = store
         self._cards = cards
         self._zone = zone
+        self._image_zone = image_zone
 
     def close(self) -> None:
         """Let go of connections to where context is looked up."""
@@ -143,7 +149,9 @@ class Preparer:
         except _Stop as stop:
             return stop.outcome
         except ContextMissing as error:
-            return Parked(why=ParkReason.CONTEXT_MISSING, told=str(error))
+            zone = "; set [monitoring] time_zone: these images do not name theirs"
+            told = f"{error}{zone if self._image_zone is None and _PERFORMED_AT in error.missing else ''}"
+            return Parked(why=ParkReason.CONTEXT_MISSING, told=told)
         except ContextInvalid as error:
             return Parked(why=ParkReason.CONTEXT_INVALID, told=str(error))
         except DraftFaulty as error:
@@ -316,7 +324,7 @@ class Preparer:
             told = "every file of the study is gone; let the source send its images again, then `radnode retry`"
             raise _Stop(Parked(why=ParkReason.FILES_GONE, told=told))
         try:
-            header = read_header(files, zone=self._zone)
+            header = read_header(files, zone=self._image_zone)
         except HeaderUnreadable as error:
             told = f"the header of the images cannot be used: {error}"
             raise _Stop(Parked(why=ParkReason.FILES_GONE, told=told)) from error
@@ -371,7 +379,7 @@ class Preparer:
         for uid, arrived in stored.items():
             files = [path for path in self._images(arrived, None) if path.exists()][:_HEADERS_OF_ANOTHER]
             with contextlib.suppress(HeaderUnreadable):  # the other study's trouble, told in its own account
-                headers |= {uid: read_header(files, zone=self._zone).known} if files else {}
+                headers |= {uid: read_header(files, zone=self._image_zone).known} if files else {}
         return headers
 
 

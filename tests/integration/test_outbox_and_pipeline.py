@@ -15,7 +15,7 @@ from lxml import etree
 from dicom_node.ledger import documents, outbox
 from dicom_node.ledger.documents import DocumentRow
 from dicom_node.outbox.courier import Courier
-from dicom_node.states import DocumentKind, DocumentState, Outcome
+from dicom_node.states import DocumentKind, DocumentState, Outcome, ParkReason
 from dicom_node.withdrawal import retract
 from inference.refusals import Reason, Refusal
 from tests.archives import free_port
@@ -131,6 +131,21 @@ def test_documents_say_that_they_wait_for_their_settings_and_go_on_once_those_ar
     finally:
         stop.set()
         thread.join(30)
+
+
+def test_images_without_a_zone_park_their_draft_where_nobody_said_where_they_are_made(
+    tmp_path: Path, service: MoodyService
+) -> None:
+    record = [{"name": "mis", "kind": "semd", "url": service.url, "accept_research": True}]
+    rig = OutboxRig(tmp_path, record, monitoring={})
+    courier = rig.courier("mis")
+    study, other = rig.analysed(1), rig.analysed(2, TimezoneOffsetFromUTC="+0300")
+    rig.bring(courier)
+    (row,) = rig.rows(study)
+    assert row.park_reason is ParkReason.CONTEXT_MISSING
+    assert "source.performed_at; set [monitoring] time_zone" in str(row.reason)
+    assert [one.state for one in rig.rows(other)] == [DocumentState.HANDED_OVER]
+    rig.close()
 
 
 def test_a_route_may_name_the_record_alone(tmp_path: Path, rig: OutboxRig, courier: Courier) -> None:
