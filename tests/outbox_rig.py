@@ -29,29 +29,19 @@ from dicom_node.outbox.opening import Opening
 from inference.findings import StudyUid
 from tests.pictures import disc_picture, film_file
 from tests.pipeline_rig import CHEST, PipelineRig
+from tests.semd_cases import STAFF
 
-CONTEXT = """
+CONTEXT = (
+    """
 [always.performer]
 oid = "1.2.643.5.1.13.13.12.2.77.7799"
 name = 'ГБУЗ "Поликлиника № 1"'
 telephone = "+7 495 111-22-33"
 address = { text = "г. Москва, ул. Примерная, д. 1", region_code = "77", postal_code = "101000" }
 
-[always.author]
-identifier = { value = "104" }
-name = { family = "Петрова", given = "Анна", patronymic = "Сергеевна" }
-position_code = "94"
-position_name = "Врач-рентгенолог"
-snils = "112-233-445 95"
-
-[always.legal_authenticator]
-identifier = { value = "105" }
-name = { family = "Сидоров", given = "Пётр" }
-position_code = "94"
-position_name = "Врач-рентгенолог"
-snils = "087-654-303 00"
-
-[[lookup]]
+"""
+    + STAFF
+    + """[[lookup]]
 kind = "csv"
 file = "patients.csv"
 key = "patient_id"
@@ -66,6 +56,7 @@ service_condition = "2"
 [semd.codes.policies]
 3 = "Полис ОМС единого образца, бессрочный"
 """
+)
 COLUMNS = (
     "patient_id;patient.name.family;patient.name.given;patient.birth_date;patient.snils;encounter.identifier.value;"
     "encounter.begun;order.diagnosis_code;order.diagnosis_text;encounter.kind_code;encounter.kind_name"

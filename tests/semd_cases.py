@@ -59,6 +59,22 @@ SIDES = (
     Code(value="7771000", scheme="SCT", meaning="Left"),
     None,
 )
+# Author and signer, as an installation writes them into its context file.
+STAFF = """[always.author]
+identifier = { value = "104" }
+name = { family = "Петрова", given = "Анна", patronymic = "Сергеевна" }
+position_code = "94"
+position_name = "Врач-рентгенолог"
+snils = "112-233-445 95"
+
+[always.legal_authenticator]
+identifier = { value = "105" }
+name = { family = "Сидоров", given = "Пётр" }
+position_code = "94"
+position_name = "Врач-рентгенолог"
+snils = "087-654-303 00"
+
+"""
 SITE = SemdSite(
     place="1",
     service_form="1",

@@ -32,30 +32,19 @@ from dicom_node.ehr.lookup import (
 )
 from dicom_node.ehr.lookup.sources import ServiceSettings, ServiceSource, TableSettings, TableSource
 from dicom_node.ehr.semd import ProfileError, unknown, write_semd
-from tests.semd_cases import make_document
+from tests.semd_cases import STAFF, make_document
 
 KEY = LookupKey(study_uid="1.2.3", patient_id="17", accession_number="ACC-11")
-FILE = """
+FILE = (
+    """
 [always.performer]
 oid = "1.2.643.5.1.13.13.12.2.77.7799"
 name = 'ГБУЗ "Поликлиника № 1"'
 address = { text = "г. Москва, ул. Примерная, д. 1", region_code = "77", postal_code = "101000" }
 
-[always.author]
-identifier = { value = "104" }
-name = { family = "Петрова", given = "Анна", patronymic = "Сергеевна" }
-position_code = "94"
-position_name = "Врач-рентгенолог"
-snils = "112-233-445 95"
-
-[always.legal_authenticator]
-identifier = { value = "105" }
-name = { family = "Сидоров", given = "Пётр" }
-position_code = "94"
-position_name = "Врач-рентгенолог"
-snils = "087-654-303 00"
-
-[[lookup]]
+"""
+    + STAFF
+    + """[[lookup]]
 kind = "csv"
 file = "patients.csv"
 delimiter = ";"
@@ -64,6 +53,7 @@ delimiter = ";"
 place = "1"
 visit = "1"
 """
+)
 TABLE = """patient_id;patient.snils;patient.policy.kind;patient.policy.number;encounter.identifier.value;encounter.begun
 16;112-233-445 95;;;;
 17;087-654-303 00;3;7700000000000001;A-5;2026-11-20T08:00:00+03:00

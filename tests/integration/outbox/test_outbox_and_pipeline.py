@@ -20,17 +20,11 @@ from dicom_node.withdrawal import retract
 from inference.refusals import Reason, Refusal
 from tests.archives import free_port
 from tests.integration.receiving_rig import eventually
-from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
+from tests.outbox_rig import Mood, MoodyService, OutboxRig
 from tests.pipeline_rig import CHEST
 from training.toml import to_toml
 
 V3 = "{urn:hl7-org:v3}"
-
-
-@pytest.fixture
-def service() -> Iterator[MoodyService]:
-    with moody_service(MoodyService()) as running:
-        yield running
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -31,35 +29,9 @@ from tests.outbox_desk import (
     Build,
     change_patients,
     only,
-    rigs,
 )
-from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service, snils
+from tests.outbox_rig import Mood, MoodyService, OutboxRig, snils
 from tests.postgresql import PostgresqlServer
-
-
-@pytest.fixture
-def service() -> Iterator[MoodyService]:
-    with moody_service(MoodyService()) as running:
-        yield running
-
-
-@pytest.fixture
-def build(tmp_path: Path, service: MoodyService) -> Iterator[Build]:
-    with rigs(tmp_path, service) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(build: Build) -> OutboxRig:
-    return build()
-
-
-@pytest.fixture
-def courier(rig: OutboxRig) -> Iterator[Courier]:
-    made = rig.courier("emr")
-    yield made
-    made.close()
-
 
 # receivers with troubles ----------------------------------------------------------------------------------------------
 

@@ -6,11 +6,6 @@ happens over a day of outages is `test_outbox_receiver_day`; what kills do, `tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from dicom_node.ledger import documents, holds
 from dicom_node.ledger.holds import Hold
 from dicom_node.ledger.outbox import Task
@@ -25,38 +20,12 @@ from tests.outbox_desk import (
     only,
     refuse,
     retract,
-    rigs,
     said,
     states,
     under_way,
 )
-from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
+from tests.outbox_rig import Mood, MoodyService, OutboxRig
 from tests.toy_model import install_toy_model
-
-
-@pytest.fixture
-def service() -> Iterator[MoodyService]:
-    with moody_service(MoodyService()) as running:
-        yield running
-
-
-@pytest.fixture
-def build(tmp_path: Path, service: MoodyService) -> Iterator[Build]:
-    with rigs(tmp_path, service) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(build: Build) -> OutboxRig:
-    return build()
-
-
-@pytest.fixture
-def courier(rig: OutboxRig) -> Iterator[Courier]:
-    made = rig.courier("emr")
-    yield made
-    made.close()
-
 
 # one document for each word on a study --------------------------------------------------------------------------------
 

@@ -26,36 +26,10 @@ from tests.outbox_desk import (
     make_due,
     only,
     retract,
-    rigs,
     said,
     without,
 )
-from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
-
-
-@pytest.fixture
-def service() -> Iterator[MoodyService]:
-    with moody_service(MoodyService()) as running:
-        yield running
-
-
-@pytest.fixture
-def build(tmp_path: Path, service: MoodyService) -> Iterator[Build]:
-    with rigs(tmp_path, service) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(build: Build) -> OutboxRig:
-    return build()
-
-
-@pytest.fixture
-def courier(rig: OutboxRig) -> Iterator[Courier]:
-    made = rig.courier("emr")
-    yield made
-    made.close()
-
+from tests.outbox_rig import Mood, MoodyService, OutboxRig
 
 # what a person must look at -------------------------------------------------------------------------------------------
 

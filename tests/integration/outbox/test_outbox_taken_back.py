@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,8 +14,8 @@ from dicom_node.outbox.sent import pack, sent_request, unpack
 from dicom_node.retention import Retention
 from dicom_node.states import DocumentKind, DocumentState, ParkReason
 from inference.findings import StudyUid
-from tests.outbox_desk import RESEND_S, Build, change_patients, make_due, only, retract, rigs, said, under_way
-from tests.outbox_rig import Mood, MoodyService, OutboxRig, moody_service
+from tests.outbox_desk import RESEND_S, Build, change_patients, make_due, only, retract, said, under_way
+from tests.outbox_rig import Mood, MoodyService, OutboxRig
 from tests.pipeline_rig import OWNER
 from tests.record_cases import make_record
 
@@ -25,28 +24,6 @@ SNILS = "//v:recordTarget/v:patientRole/v:id[2]/@extension"
 FAMILY = "//v:recordTarget//v:patient/v:name/v:family"
 SET = "/*/v:setId/@extension"
 VERSION = "/*/v:versionNumber/@value"
-
-
-@pytest.fixture
-def service() -> Iterator[MoodyService]:
-    with moody_service(MoodyService()) as running:
-        yield running
-
-
-@pytest.fixture
-def build(tmp_path: Path, service: MoodyService) -> Iterator[Build]:
-    with rigs(tmp_path, service) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(build: Build) -> OutboxRig:
-    return build()
-
-
-@pytest.fixture
-def courier(rig: OutboxRig) -> Courier:
-    return rig.courier("emr")
 
 
 def drafts(service: MoodyService, path: str) -> list[str]:
