@@ -184,25 +184,12 @@ def _zone_fault(settings: Settings) -> str:
 
 def _receiver_fault(destination: Record, settings: Settings) -> str:
     """The context file, the form, address and credentials of a receiver of the record; nothing is sent."""
-    from dicom_node.outbox.opening import NEEDS_EXTRA
-
-    try:
-        return _opened_fault(destination, settings)
-    except ImportError as error:
-        return NEEDS_EXTRA.format(library=error.name)
-
-
-def _opened_fault(destination: Record, settings: Settings) -> str:
     from dicom_node.ehr.destination import DestinationMisconfigured
-    from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
-    from dicom_node.ehr.profile_file import ProfileError
-    from dicom_node.ehr.receivers import open_receiver
+    from dicom_node.outbox.opening import open_configured
 
-    path = settings.outbox.context_file
     try:
-        context = read_context_file(path) if path else ContextSettings()
-        receiver = open_receiver(destination, semd_profile=context.semd_profile() if path else None)
-    except (ContextFileError, ProfileError, DestinationMisconfigured) as error:
+        receiver, _context = open_configured(destination, settings)
+    except DestinationMisconfigured as error:
         return str(error)
     try:
         return receiver.check()

@@ -6,7 +6,8 @@ missing need not start the node anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from dicom_node.store import Store
 from models.card import ModelCard
 
 if TYPE_CHECKING:
+    from dicom_node.ehr.lookup import ContextSettings
     from dicom_node.outbox.preparing import Preparer
 
 NEEDS_EXTRA = "documents for the record need {library}: install radnode with the extra ehr (for Kafka also kafka)"
@@ -66,27 +68,13 @@ class Opening:
             When the context file, a profile or a certificate cannot be used, or libraries of documents are not
             installed.
         """
-        try:
-            return self._open()
-        except ImportError as error:
-            raise DestinationMisconfigured(NEEDS_EXTRA.format(library=error.name)) from error
-
-    def _open(self) -> tuple[RecordReceiver, Preparer]:
-        # The libraries of writers are needed by nodes that have a record alone.
-        from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
-        from dicom_node.ehr.profile_file import ProfileError
-        from dicom_node.ehr.receivers import open_receiver
         from dicom_node.monitoring.periods import local_zone
-        from dicom_node.outbox.preparing import Preparer
 
-        path = self._settings.outbox.context_file
-        self._seen = _seen(path)
-        try:
-            context = read_context_file(path) if path else ContextSettings()
-            profile = context.semd_profile() if path else None
-        except (ContextFileError, ProfileError) as error:
-            raise DestinationMisconfigured(str(error)) from error
-        receiver = open_receiver(self._destination, semd_profile=profile)
+        self._seen = _seen(self._settings.outbox.context_file)
+        with _extra_is_named():
+            from dicom_node.outbox.preparing import Preparer
+
+        receiver, context = open_configured(self._destination, self._settings)
         zone = local_zone(self._settings.monitoring.time_zone)
         preparer = Preparer(
             self._destination,
@@ -99,6 +87,37 @@ class Opening:
             image_zone=zone if self._settings.monitoring.time_zone else None,
         )
         return receiver, preparer
+
+
+@contextmanager
+def _extra_is_named() -> Iterator[None]:
+    """The libraries of writers are needed by nodes that have a record alone: where they lack, the remedy is told."""
+    try:
+        yield
+    except ImportError as error:
+        raise DestinationMisconfigured(NEEDS_EXTRA.format(library=error.name)) from error
+
+
+@_extra_is_named()
+def open_configured(destination: Record, settings: Settings) -> tuple[RecordReceiver, ContextSettings]:
+    """The receiver of a destination and the context that the settings name; `radnode check` asks for no more.
+
+    Raises
+    ------
+    DestinationMisconfigured
+        When the context file, a profile or a certificate cannot be used, or libraries of documents are not installed.
+    """
+    from dicom_node.ehr.lookup import ContextFileError, ContextSettings, read_context_file
+    from dicom_node.ehr.profile_file import ProfileError
+    from dicom_node.ehr.receivers import open_receiver
+
+    path = settings.outbox.context_file
+    try:
+        context = read_context_file(path) if path else ContextSettings()
+        profile = context.semd_profile() if path else None
+    except (ContextFileError, ProfileError) as error:
+        raise DestinationMisconfigured(str(error)) from error
+    return open_receiver(destination, semd_profile=profile), context
 
 
 def _seen(path: Path | None) -> _Seen:
