@@ -10,7 +10,6 @@ first after seconds, at last every quarter of an hour. How bytes travel is `dico
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import threading
@@ -245,8 +244,7 @@ class Deliverer:
         """When to ask a destination again that could not be asked: after as long again as the result has waited."""
         now = self.ledger.clock()
         waited_s = (now - (row.sent_at or now)).total_seconds()
-        attempt = 1 + int(max(0.0, math.log2(max(waited_s, 1e-6) / self._backoff.base_s)))
-        return now + timedelta(seconds=self._backoff.delay_s(attempt, draw=random.random()))
+        return now + timedelta(seconds=self._backoff.asked_again_s(waited_s, draw=random.random()))
 
     def _confirm_one(self, row: DeliveryRow) -> None:
         objects = self._objects(row)
@@ -265,7 +263,7 @@ class Deliverer:
         elif row.confirmations_asked + 1 >= self.settings.resend_after_confirmations:
             self._send_again(row, f"{len(wanted - shown)} object(s) are not there though they were accepted")
         else:
-            delay_s = min(self.settings.first_confirm_s * 2**row.confirmations_asked, self._backoff.base_s)
+            delay_s = self._backoff.shown_s(self.settings.first_confirm_s, row.confirmations_asked)
             self._unconfirmed(row, now + timedelta(seconds=delay_s), f"{len(wanted - shown)} object(s) not shown yet")
 
     def _settled_by_commitment(self, row: DeliveryRow, objects: Sequence[OutboundObject], wanted: set[SopUid]) -> bool:

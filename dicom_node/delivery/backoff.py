@@ -7,6 +7,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -47,6 +48,15 @@ class Backoff:
         delay_s = grown_s * (1.0 - self.jitter * draw)
         heeded_s = self.ceiling_s if self.asked_ceiling_s is None else self.asked_ceiling_s
         return max(delay_s, min(asked_s or 0.0, heeded_s))
+
+    def asked_again_s(self, waited_s: float, *, draw: float) -> float:
+        """Seconds until a destination that could not be asked is asked again: about as long as it has been waited."""
+        attempt = 1 + int(max(0.0, math.log2(max(waited_s, 1e-6) / self.base_s)))
+        return self.delay_s(attempt, draw=draw)
+
+    def shown_s(self, first_s: float, asked: int) -> float:
+        """Seconds until a destination that does not show what it took is asked again, `asked` times in vain so far."""
+        return min(first_s * 2.0 ** min(asked, 63), self.base_s)
 
 
 class Circuit(StrEnum):

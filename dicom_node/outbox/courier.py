@@ -10,7 +10,6 @@ What becomes due meanwhile is still written, up to a limit, so that faults of co
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -150,9 +149,6 @@ class Courier:
 
     def _claim(self, task: Task, *, probing: bool = False) -> tuple[DocumentRow, ...]:
         now = self.ledger.clock()
-        with self.ledger.read() as tx:
-            if not outbox.any_due(tx, self._name, task, now):
-                return ()
         with self.ledger.begin() as tx:
             return outbox.claim_due(tx, self._name, task, now, limit=self.settings.batch, probing=probing)
 
@@ -160,6 +156,8 @@ class Courier:
 
     def _write_due(self, stop: threading.Event) -> bool:
         with self.ledger.read() as tx:
+            if not outbox.any_due(tx, self._name, Task.WRITE, self.ledger.clock()):
+                return False
             if outbox.count_written_waiting(tx, self._name) >= self.settings.max_written:
                 return False  # the receiver is behind: what waits further back stays a row, without a file
         rows = self._claim(Task.WRITE)
@@ -249,9 +247,9 @@ class Courier:
     # bringing --------------------------------------------------------------------------------------------------------
 
     def _bring_due(self, stop: threading.Event) -> bool:
-        now = self.ledger.clock()
         with self.ledger.read() as tx:
-            if holds.is_held(tx, self._name) or not outbox.any_due(tx, self._name, Task.BRING, now):
+            due = outbox.any_due(tx, self._name, Task.BRING, self.ledger.clock())
+            if not due or holds.is_held(tx, self._name):
                 return False
         # This thread alone asks, one document after the other: a probe ends before the next is thought of.
         circuit = self._breaker.circuit(self._seconds())
@@ -357,7 +355,7 @@ class Courier:
                 told = "acknowledged; the receiver does not answer now whether it has it"
                 outbox.set_unconfirmed(tx, row.id, ask_at=self._ask_later(row, now), told=told, counts=False)
             elif row.confirmations_asked + 1 < self.settings.resend_after_confirmations:
-                delay_s = min(self.settings.first_confirm_s * 2**row.confirmations_asked, self._backoff.base_s)
+                delay_s = self._backoff.shown_s(self.settings.first_confirm_s, row.confirmations_asked)
                 later = now + timedelta(seconds=delay_s)
                 outbox.set_unconfirmed(tx, row.id, ask_at=later, told="the receiver does not show it yet", counts=True)
             elif row.resends < MOST_RESENDS:
@@ -372,8 +370,8 @@ class Courier:
 
     def _ask_later(self, row: DocumentRow, now: datetime) -> datetime:
         """When to ask a receiver again that could not be asked: after as long again as it has been."""
-        attempt = 1 + int(max(0.0, math.log2(max(self._waited_s(row, now), 1e-6) / self._backoff.base_s)))
-        return now + timedelta(seconds=self._delay_s(attempt))
+        delay_s = self._backoff.asked_again_s(self._waited_s(row, now), draw=random.random())
+        return now + timedelta(seconds=delay_s)
 
     @staticmethod
     def _waited_s(row: DocumentRow, now: datetime) -> float:

@@ -105,3 +105,18 @@ def test_whatever_happens_a_breaker_is_tried_again_within_the_ceiling(
         assert breaker.opens_until_s is None or breaker.opens_until_s - now_s <= 900
     admitted, _ = breaker.admit(now_s + 901)
     assert admitted
+
+
+@given(st.floats(0, 1e9), st.floats(0, 0.999))
+def test_what_could_not_be_asked_is_asked_again_after_about_as_long_again(waited_s: float, draw: float) -> None:
+    backoff = Backoff(base_s=10.0, ceiling_s=900.0, jitter=0.25)
+    delay_s = backoff.asked_again_s(waited_s, draw=draw)
+    assert 7.5 <= delay_s <= 900.0
+    if 10.0 <= waited_s <= 900.0:
+        assert 0.5 * 0.75 * waited_s <= delay_s <= waited_s
+
+
+@given(st.floats(0, 100), st.integers(0, 10_000))
+def test_what_is_not_shown_is_asked_for_ever_more_seldom_up_to_the_first_retry(first_s: float, asked: int) -> None:
+    backoff = Backoff(base_s=10.0, ceiling_s=900.0)
+    assert backoff.shown_s(first_s, asked) <= backoff.shown_s(first_s, asked + 1) <= 10.0
