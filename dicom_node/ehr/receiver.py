@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dicom_node.ehr.answer import Answer, Discretion
 from dicom_node.ehr.context import DocumentRequest, RefusalNotice
@@ -52,11 +52,6 @@ class Held(StrEnum):
 class RecordReceiver(Protocol):
     """One receiver of documents. Calls block; one instance may be used by one thread at a time."""
 
-    @property
-    def takes_refusals(self) -> bool:
-        """Whether it wants to be told when a model could not speak."""
-        ...
-
     def write(self, request: DocumentRequest, *, replaced: DocumentRequest | None) -> bytes:
         """Write a document in the receiver's form; equal arguments give equal bytes.
 
@@ -73,10 +68,6 @@ class RecordReceiver(Protocol):
         """
         ...
 
-    def write_refusal(self, notice: RefusalNotice) -> bytes:
-        """Write what a receiver with `takes_refusals` is told; others are never asked to."""
-        ...
-
     def send(self, document: bytes, envelope: Envelope) -> Answer:
         """Bring one document and give the receiver's answer; faults of the network are `Retry`."""
         ...
@@ -91,4 +82,13 @@ class RecordReceiver(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class RefusalReceiver(Protocol):
+    """A receiver whose destination `takes_refusals`: it is told when a model could not speak."""
+
+    def write_refusal(self, notice: RefusalNotice) -> bytes:
+        """Write what it is told; raises as `RecordReceiver.write`."""
         ...

@@ -38,9 +38,8 @@ from dicom_node.ehr.lookup import (
     LookupKey,
     assemble,
     look_up,
-    read_known,
 )
-from dicom_node.ehr.receiver import RecordReceiver
+from dicom_node.ehr.receiver import RecordReceiver, RefusalReceiver
 from dicom_node.ehr.reconciliation import Kind, reconcile, settled
 from dicom_node.ehr.semd import ContextInvalid, DraftFaulty
 from dicom_node.facts import InstanceFacts
@@ -123,7 +122,7 @@ class Preparer:
     ) -> None:
         self._destination = destination
         self._receiver = receiver
-        self._configured = read_known(context.always)
+        self._configured = context.always
         self._sources: Sequence[ContextSource] = context.sources()
         self._ledger = ledger
         self._store = store
@@ -198,6 +197,8 @@ class Preparer:
     def _refusal(self, known: _Known) -> Written:
         job = known.job
         assert job.refusal is not None, "queued for a refusal"
+        if not isinstance(self._receiver, RefusalReceiver):  # another kind has taken the destination's name since
+            raise _Stop(Withheld(told="receivers of this kind are not told of refusals"))
         card = self._cards().get(job.reference)
         if card is not None:
             self._refuse_research(card)

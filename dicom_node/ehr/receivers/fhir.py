@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final
 
 from dicom_node.ehr.answer import Answer
-from dicom_node.ehr.context import DocumentRequest, RefusalNotice
+from dicom_node.ehr.context import DocumentRequest
 from dicom_node.ehr.destination import DestinationMisconfigured
 from dicom_node.ehr.exchange import HttpAnswer, NoAnswer
 from dicom_node.ehr.fhir.bundle import write_bundle
@@ -41,8 +41,6 @@ class FhirReceiver:
         When a certificate named in the settings cannot be used.
     """
 
-    takes_refusals = False
-
     def __init__(self, destination: FhirDestination, semd_profile: SemdProfile | None) -> None:
         if destination.attach_semd and semd_profile is None:
             told = f"{destination.name}: attach_semd needs the context file: name it, or attach no draft"
@@ -70,10 +68,6 @@ class FhirReceiver:
         from dicom_node.ehr.semd.document import write_semd
 
         return [Attachment(media_type="application/xml", title=_SEMD_TITLE, data=write_semd(request, self._semd))]
-
-    def write_refusal(self, notice: RefusalNotice) -> bytes:
-        """Never asked for: a server of reports is not told that there is none."""
-        raise NotImplementedError("FHIR servers are not told of refusals")
 
     def send(self, document: bytes, envelope: Envelope) -> Answer:
         """Post one transaction."""

@@ -6,7 +6,7 @@ Made by `ehr.receivers.open_receiver`. Messages are written by `ehr.hl7v2.oru`, 
 from __future__ import annotations
 
 from dicom_node.ehr.answer import Answer
-from dicom_node.ehr.context import DocumentRequest, RefusalNotice
+from dicom_node.ehr.context import DocumentRequest
 from dicom_node.ehr.hl7v2.client import MllpClient
 from dicom_node.ehr.hl7v2.destination import MllpDestination
 from dicom_node.ehr.hl7v2.oru import write_oru
@@ -25,8 +25,6 @@ class MllpReceiver:
         When a certificate named in the settings cannot be used.
     """
 
-    takes_refusals = False
-
     def __init__(self, destination: MllpDestination) -> None:
         self._profile = read_profile(destination.document)
         self._client = MllpClient(destination)
@@ -34,10 +32,6 @@ class MllpReceiver:
     def write(self, request: DocumentRequest, *, replaced: DocumentRequest | None) -> bytes:
         """Write the message; raises as `write_oru`."""
         return write_oru(request, self._profile, replaced=replaced)
-
-    def write_refusal(self, notice: RefusalNotice) -> bytes:
-        """Never asked for: ORU^R01 carries observations, and a refusal has none."""
-        raise NotImplementedError("receivers of HL7 v2 are not told of refusals")
 
     def send(self, document: bytes, envelope: Envelope) -> Answer:
         """Send one message and wait for its acknowledgement."""

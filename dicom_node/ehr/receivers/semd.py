@@ -6,7 +6,7 @@ Made by `ehr.receivers.open_receiver`. Drafts are written by `ehr.semd`, brought
 from __future__ import annotations
 
 from dicom_node.ehr.answer import Answer
-from dicom_node.ehr.context import DocumentRequest, RefusalNotice
+from dicom_node.ehr.context import DocumentRequest
 from dicom_node.ehr.destination import DestinationMisconfigured
 from dicom_node.ehr.receiver import Envelope, Held
 from dicom_node.ehr.semd.client import FolderSender, ServiceSender
@@ -25,8 +25,6 @@ class SemdReceiver:
     ArchiveMisconfigured
         When a certificate named in the settings cannot be used.
     """
-
-    takes_refusals = False
 
     def __init__(self, destination: SemdDestination, profile: SemdProfile | None) -> None:
         if profile is None:
@@ -47,10 +45,6 @@ class SemdReceiver:
         if replaced is not None and replaced.document_id != request.revision.replaces_id:
             raise ValueError("the document given as replaced is not the one that the revision replaces")
         return write_semd(request, self._profile)
-
-    def write_refusal(self, notice: RefusalNotice) -> bytes:
-        """Never asked for: there is no SEMD of a study that was not described."""
-        raise NotImplementedError("the physician's system is not told of refusals")
 
     def send(self, document: bytes, envelope: Envelope) -> Answer:
         """Bring one draft."""
